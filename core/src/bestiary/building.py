@@ -1,0 +1,160 @@
+"""Building a model: on the meta device first, then parameter by parameter from the checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import nn
+
+from bestiary.config import Config
+from bestiary.errors import InvalidPlugin, WeightMismatch
+from bestiary.nearest import nearest
+from bestiary.nn.linear import Linear, PackedWeight
+from bestiary.protocols import Checkpoint
+from bestiary.records import Architecture, Progress, resolve
+from bestiary.weights import Plan, plan
+
+Pack = Callable[[str, torch.Tensor], PackedWeight | None]
+"""(parameter name, tensor) -> the packed weight, or None to keep the tensor."""
+
+
+def build_empty(architecture: Architecture, config: Config) -> nn.Module:
+    """The network on the meta device: shapes without data."""
+    build = resolve(architecture.model)
+    with torch.device("meta"):
+        model = build(config)
+    if not isinstance(model, nn.Module):
+        raise InvalidPlugin(f"{architecture.model} returned a {type(model).__name__}; a torch module is due.")
+    return model.eval()
+
+
+def make_plan(architecture: Architecture, config: Config, model: nn.Module, checkpoint: Checkpoint) -> Plan:
+    """The checked plan: every parameter has a recipe of its shape, every tensor a use.  Reads no data.
+
+    Raises WeightMismatch that lists every difference at once.
+    """
+    made = plan(architecture.weights, checkpoint.names(), config)
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    given = made.shapes(checkpoint.shape)
+    missing = [name for name in wanted if name not in given and name not in made.ties]
+    unexpected = [name for name in given if name not in wanted]
+    misshaped = {
+        name: (given[name], wanted[name]) for name in wanted if name in given and given[name] != wanted[name]
+    }
+    if missing or unexpected or misshaped:
+        raise _mismatch(architecture, checkpoint, missing, unexpected, misshaped)
+    return made
+
+
+def nbytes(model: nn.Module, dtype: torch.dtype) -> int:
+    """What the parameters take when they are loaded; shared ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+
+
+def pull(
+    model: nn.Module,
+    made: Plan,
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    pack: Pack | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Make each parameter from the checkpoint, in its place, type and (with `pack`) packing, and release what was read.
+
+    So the memory that a load needs is the loaded model and one tensor.
+    """
+    owners = _owners(model)
+    total = sum(checkpoint.nbytes(name) for recipe in made.recipes.values() for name in recipe.sources())
+    done = 0
+    with torch.no_grad():
+        for name, recipe in made.recipes.items():
+            module, attribute = owners[name]
+            shape = getattr(module, attribute).shape
+            target = torch.empty(shape, dtype=dtype, device="cpu" if pack else device)
+            recipe.fill(target, checkpoint.read)
+            packed = pack(name, target) if pack and isinstance(module, Linear) and attribute == "weight" else None
+            if packed is not None and isinstance(module, Linear):
+                module.pack(packed)
+            else:
+                setattr(module, attribute, nn.Parameter(target.to(device), requires_grad=False))
+            checkpoint.release()
+            done += sum(checkpoint.nbytes(source) for source in recipe.sources())
+            if progress:
+                progress(Progress("load", done, total, name))
+    for target_name, source_name in made.ties.items():
+        (module, attribute), (source, source_attribute) = owners[target_name], owners[source_name]
+        setattr(module, attribute, getattr(source, source_attribute))
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+
+
+def _owners(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    owners = {}
+    for path, module in model.named_modules():
+        for attribute, _ in module.named_parameters(recurse=False):
+            owners[f"{path}.{attribute}" if path else attribute] = (module, attribute)
+    return owners
+
+
+def _mismatch(
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    missing: list[str],
+    unexpected: list[str],
+    misshaped: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
+) -> WeightMismatch:
+    lines = [f"The checkpoint does not fit {architecture.name}:"]
+    for title, names, others in (("missing", missing, unexpected), ("unexpected", unexpected, missing)):
+        for folded, members in fold(names):
+            near = next(iter(nearest(members[0], others, count=1)), "")
+            times = f" ({len(members)} tensors)" if len(members) > 1 else ""
+            lines.append(f"  {title:10} {folded}{times}" + (f"; nearest: {near}" if near else ""))
+    shapes: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for name, pair in misshaped.items():
+        shapes.setdefault(pair, []).append(name)
+    for (given, wanted), names in shapes.items():
+        for folded, _ in fold(names):
+            lines.append(f"  misshaped  {folded}: is {list(given)}, should be {list(wanted)}")
+    fix = "check that config.json belongs to these weights; `bestiary inspect` prints both sides"
+    if missing and not unexpected and not misshaped:
+        fix = "the file is incomplete or a shard is absent: fetch it again; `bestiary check` verifies the files"
+    return WeightMismatch(
+        "\n".join(lines[:40] + ([f"  and {len(lines) - 40} more"] if len(lines) > 40 else [])),
+        where=checkpoint.origin,
+        fix=fix,
+        missing=missing,
+        unexpected=unexpected,
+        misshaped=misshaped,
+    )
+
+
+def fold(names: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Names that differ by their numbers only, as one: model.layers.{0-31}.mlp.up_proj.weight with its members."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+    return [(_folded(members), members) for members in groups.values()]
+
+
+def _folded(members: list[str]) -> str:
+    parts = [re.split(r"(\d+)", name) for name in members]
+    made = ""
+    for column in zip(*parts, strict=True):
+        values = sorted({int(value) for value in column}) if column[0].isdigit() else []
+        made += column[0] if len(set(column)) == 1 else f"{{{_ranges(values)}}}"
+    return made
+
+
+def _ranges(values: list[int]) -> str:
+    spans: list[list[int]] = []
+    for value in values:
+        if spans and value == spans[-1][1] + 1:
+            spans[-1][1] = value
+        else:
+            spans.append([value, value])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)

@@ -1,0 +1,35 @@
+"""Which published distribution brings which architecture, so that a missing one can be named.
+
+This is advice for error messages only: an installed plugin serves whether it is listed here or not.  A test compares
+the page with the records of the plugins in the repository.
+"""
+
+DISTRIBUTIONS = {
+    "bestiary-llama": (
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "MinistralForCausalLM",
+        "Ministral3ForCausalLM",
+        "Mistral3ForConditionalGeneration",
+    ),
+    "bestiary-qwen": ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"),
+    "bestiary-gemma": ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"),
+}
+MODEL_TYPES = {
+    "bestiary-llama": ("llama", "mistral", "ministral", "ministral3"),
+    "bestiary-qwen": ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe"),
+    "bestiary-gemma": ("gemma", "gemma2", "gemma3_text"),
+}
+PACKAGED = {"demo": "bestiary-demo"}
+"""Model ids that a distribution carries in itself."""
+
+
+def distribution_of(names: tuple[str, ...], model_type: str | None = None) -> str | None:
+    """The distribution that brings one of these architectures, or this model type."""
+    for distribution, architectures in DISTRIBUTIONS.items():
+        if any(name in architectures for name in names):
+            return distribution
+    for distribution, types in MODEL_TYPES.items():
+        if model_type in types:
+            return distribution
+    return None

@@ -1,0 +1,121 @@
+"""How the next token is chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from bestiary.errors import OptionError
+from bestiary.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The settings of one request.  Raises OptionError for a value out of its bounds."""
+
+    max_tokens: int | None = None
+    """New tokens at most; None: up to the end of the context."""
+    temperature: float = 0.0
+    """0 takes the most probable token."""
+    top_k: int | None = None
+    """Only the k most probable tokens; None or 0: all."""
+    top_p: float = 1.0
+    """Only the most probable tokens that together reach this probability."""
+    min_p: float = 0.0
+    """Only tokens at least this probable, relative to the most probable one."""
+    seed: int | None = None
+    """The same seed gives the same text; None: a new one for each request."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer and are not part of it."""
+    stop_tokens: tuple[int, ...] = ()
+    """Token ids that end the answer, besides the model's own."""
+    ignore_eos: bool = False
+    """Go on after the model's own end-of-text tokens."""
+    logprobs: int | None = None
+    """Return log-probabilities, with this many of the most probable tokens (0 to 20) for each step."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop_tokens", tuple(self.stop_tokens))
+        _whole("max_tokens", self.max_tokens, 1, 1 << 31)
+        _number("temperature", self.temperature, 0.0, 100.0)
+        _whole("top_k", self.top_k, 0, 1 << 31)
+        _number("top_p", self.top_p, 0.0, 1.0)
+        _number("min_p", self.min_p, 0.0, 1.0)
+        _whole("seed", self.seed, -(1 << 63), (1 << 63) - 1)
+        _whole("logprobs", self.logprobs, 0, 20)
+        if len(self.stop) > 64 or any(not isinstance(text, str) or not 0 < len(text) <= 1024 for text in self.stop):
+            raise OptionError("stop takes up to 64 texts of 1 to 1024 characters.")
+        for token in self.stop_tokens:
+            _whole("stop_tokens", token, 0, 1 << 31)
+
+
+def merged(defaults: Sampling, options: Mapping[str, Any]) -> Sampling:
+    """`defaults` with a request's own options.  Raises OptionError for an unknown one, with the nearest name."""
+    known = {field.name for field in fields(Sampling)}
+    for name in options:
+        if name not in known:
+            fix = did_you_mean(name, known) or f"the options are {', '.join(sorted(known))}"
+            raise OptionError(f'There is no sampling option "{name}".', fix=fix)
+    return replace(defaults, **options)
+
+
+def defaults_from(generation_config: Mapping[str, Any]) -> Sampling:
+    """The settings that a model's authors recommend in generation_config.json; greedy where it does not sample."""
+    values: dict[str, Any] = {}
+    if isinstance(generation_config.get("max_new_tokens"), int):
+        values["max_tokens"] = generation_config["max_new_tokens"]
+    if generation_config.get("do_sample"):
+        values["temperature"] = 1.0
+        for name in ("temperature", "top_k", "top_p", "min_p"):
+            if generation_config.get(name) is not None:
+                values[name] = generation_config[name]
+    try:
+        return Sampling(**values)
+    except OptionError as error:
+        raise OptionError(error.what, where="generation_config.json") from error
+
+
+def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """The next token from logits [V] in float32.
+
+    The order is: temperature, softmax, top_k, top_p, min_p; then one uniform number of the generator picks from what is
+    left, in order of probability.
+    """
+    import torch
+
+    if sampling.temperature < 1e-5:
+        return int(logits.argmax())
+    probabilities, tokens = (logits / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
+    kept = len(probabilities) if not sampling.top_k else min(sampling.top_k, len(probabilities))
+    probabilities = probabilities[:kept]
+    if sampling.top_p < 1.0:
+        # A token stays while those before it have not reached top_p, so that at least one stays.
+        before = probabilities.cumsum(0) - probabilities
+        probabilities = probabilities[: max(1, int((before < sampling.top_p).sum()))]
+    if sampling.min_p > 0.0:
+        probabilities = probabilities[: max(1, int((probabilities >= sampling.min_p * probabilities[0]).sum()))]
+    sums = probabilities.double().cumsum(0)
+    drawn = torch.rand((), generator=generator, dtype=torch.float64).item() * sums[-1].item()
+    return int(tokens[min(int(torch.searchsorted(sums, drawn, right=True)), len(sums) - 1)])
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> None:
+    if value is None and name != "stop_tokens":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise OptionError(f"{name} is {value!r}; a whole number from {least} to {most} is due.")
+
+
+def _number(name: str, value: Any, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise OptionError(f"{name} is {value!r}; a number from {least} to {most} is due.")
+    if not least <= value <= most:
+        raise OptionError(f"{name} is {value!r}; it must lie between {least} and {most}.")

@@ -1,0 +1,135 @@
+"""Which architecture a repository holds, told from its small files before any weight is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bestiary.catalog import distribution_of
+from bestiary.config import read_json
+from bestiary.errors import BrokenPlugin, ConfigError, ContestedModel, MissingPlugin
+from bestiary.nearest import did_you_mean
+from bestiary.protocols import Repository
+from bestiary.records import Architecture, Evidence, Loader, resolve
+from bestiary.registry import Plugin, Registry
+
+PROBE, NAME, TYPE = 3, 2, 1
+"""How strong a claim is: a plugin looked at the files; the class is named; the model type is named."""
+
+
+def read_evidence(repository: Repository, registry: Registry) -> Evidence:
+    """The small files of a repository.  Raises ConfigError where nothing says what the model is."""
+    files = repository.files()
+
+    def read(name: str) -> dict[str, object]:
+        return read_json(repository.path(name)) if name in files else {}
+
+    evidence = Evidence(
+        files=tuple(files),
+        config=read("config.json"),
+        model_index=read("model_index.json"),
+        adapter=read("adapter_config.json"),
+        origin=repository.origin,
+    )
+    if evidence.config or evidence.model_index or evidence.adapter:
+        return evidence
+    for loader, _ in registry.records(Loader):
+        name = next((name for name in files if name.endswith(loader.suffixes)), None)
+        if loader.identify and name:
+            found: Evidence = resolve(loader.identify)(repository, name)
+            return found
+    if any(_claim(record, evidence) == PROBE for record, _ in registry.records(Architecture)):
+        return evidence
+    raise ConfigError(
+        "Nothing here says what the model is: there is no config.json, model_index.json or adapter_config.json.",
+        where=repository.origin,
+        fix="give the folder that holds config.json beside the weights"
+        if repository.local
+        else "choose a repository in the Hugging Face layout",
+    )
+
+
+def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) -> tuple[Architecture, Plugin]:
+    """The architecture that claims the evidence most strongly; `plugin` (a plugin or distribution name) decides a contest.
+
+    Raises MissingPlugin, BrokenPlugin or ContestedModel, each with the command that mends it.
+    """
+    claims = [(_claim(record, evidence), record, owner) for record, owner in registry.records(Architecture)]
+    if plugin is not None:
+        _check_plugin(plugin, registry)
+        claims = [claim for claim in claims if plugin in (claim[2].name, claim[2].distribution)]
+    strongest = max((strength for strength, _, _ in claims), default=0)
+    if strongest == 0:
+        raise _nobody(evidence, registry, plugin)
+    best = [(record, owner) for strength, record, owner in claims if strength == strongest]
+    if len(best) > 1:
+        owners = [f"{owner.distribution} ({record.name})" for record, owner in best]
+        raise ContestedModel(
+            f"{len(best)} plugins claim this model: {', '.join(owners)}.",
+            where=evidence.origin,
+            fix=f'choose one: bestiary.load(..., plugin="{best[0][1].distribution}"), or uninstall the other',
+        )
+    return best[0]
+
+
+def _claim(record: Architecture, evidence: Evidence) -> int:
+    opinion = record.probe(evidence) if record.probe else None
+    if opinion is not None:
+        return PROBE if opinion else 0
+    names = {record.name, *record.aliases}
+    if evidence.gguf is not None:
+        return NAME if any(form.architecture == evidence.gguf for form in record.gguf) else 0
+    if evidence.model_index:
+        return NAME if evidence.model_index.get("_class_name") in names else 0
+    stated = _class_names(evidence)
+    if stated:
+        return NAME if names.intersection(stated) else 0
+    return TYPE if evidence.config.get("model_type") in record.model_types else 0
+
+
+def _class_names(evidence: Evidence) -> tuple[str, ...]:
+    stated = evidence.config.get("architectures")
+    return tuple(name for name in stated if isinstance(name, str)) if isinstance(stated, Sequence) else ()
+
+
+def _check_plugin(plugin: str, registry: Registry) -> None:
+    known = {name for owner in registry.plugins for name in (owner.name, owner.distribution)}
+    if plugin not in known:
+        raise MissingPlugin(
+            f'No installed plugin or distribution is called "{plugin}".',
+            fix=f"`bestiary plugins` lists what is installed. {did_you_mean(plugin, known)}".rstrip(),
+        )
+
+
+def _nobody(evidence: Evidence, registry: Registry, plugin: str | None) -> Exception:
+    stated = _class_names(evidence)
+    model_type = evidence.config.get("model_type")
+    what = (
+        evidence.gguf
+        or evidence.model_index.get("_class_name")
+        or " or ".join(stated)
+        or model_type
+        or ("a PEFT adapter" if evidence.adapter else "a model without a stated architecture")
+    )
+    provider = distribution_of(stated, model_type)
+    broken = next((owner for owner in registry.broken if owner.distribution == provider), None)
+    if broken and plugin is None:
+        return BrokenPlugin(
+            f"{broken.distribution} provides {what} but failed to import: {broken.error}",
+            where=broken.module,
+            fix=f"pip install --force-reinstall {broken.distribution}; `bestiary plugins --traceback` shows the whole error",
+            traceback=broken.traceback,
+        )
+    if provider and provider not in {owner.distribution for owner in registry.plugins}:
+        return MissingPlugin(
+            f"No installed plugin claims {what}.", where=evidence.origin, fix=f"pip install {provider}"
+        )
+    claimed = [name for record, _ in registry.records(Architecture) for name in (record.name, *record.aliases)]
+    near = did_you_mean(str(what), claimed)
+    notes = "".join(f" {owner.distribution} is broken ({owner.error})." for owner in registry.broken)
+    if evidence.config.get("auto_map"):
+        notes += " The repository brings code of its own, which is never run."
+    return MissingPlugin(
+        f"No installed plugin claims {what}{f' (limited to {plugin})' if plugin else ''}.{notes}",
+        where=evidence.origin,
+        fix=f"install a plugin that provides it, or write one (docs/writing-a-plugin.md). {near}".rstrip(),
+    )

@@ -1,0 +1,218 @@
+"""`bestiary.load`: from a model id to a pipeline, in the order in which a failure costs least.
+
+Small files first: source, identity, configuration.  Then the headers of the weights and the plan, and only then data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bestiary.config import Config, normalise, read_json
+from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError
+from bestiary.identity import identify, read_evidence
+from bestiary.nearest import did_you_mean
+from bestiary.progress import bar
+from bestiary.protocols import Checkpoint, Repository
+from bestiary.records import Architecture, Evidence, Loader, Progress, Quantizer, SourceOptions, resolve
+from bestiary.registry import Plugin, Registry, default_registry
+from bestiary.routing import open_repository
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+log = logging.getLogger("bestiary.loading")
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A model before any weight: where it lies, what it is, who builds it, and its normalised configuration."""
+
+    repository: Repository
+    evidence: Evidence
+    architecture: Architecture
+    plugin: Plugin
+    config: Config
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights: what a pipeline is built from."""
+
+    identified: Identified
+    model: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    quant: str | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.identified.config
+
+    @property
+    def repository(self) -> Repository:
+        return self.identified.repository
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.identified.architecture
+
+
+def load(
+    model: str,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    quant: str | None = None,
+    revision: str | None = None,
+    plugin: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | None = None,
+    offline: bool = False,
+    progress: bool | Callable[[Progress], None] | None = None,
+    registry: Registry | None = None,
+    **unknown: Any,
+) -> Any:
+    """Load a model and return its pipeline, a context manager.
+
+    `model` is a hub id, a local folder or weight file, or the name of a packaged model ("demo").  `dtype` is "auto" (as
+    the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".  `quant` packs the
+    weights while they load, by a scheme that an installed quantizer plugin names.  `plugin` decides where two plugins
+    claim a model.  `progress` is True for bars on stderr (the default on a terminal), False for silence, or a function
+    that gets Progress events.
+
+    Raises a BestiaryError that says what, where and what to do: a missing plugin, for example, before any weight file
+    is fetched.
+    """
+    if unknown:
+        names = [name for name in load.__kwdefaults__ if name != "registry"]
+        name = next(iter(unknown))
+        fix = did_you_mean(name, names) or f"the options are {', '.join(names)}"
+        raise OptionError(f'load has no option "{name}".', fix=fix)
+    registry = registry or default_registry()
+    with _reporting(progress) as report:
+        options = SourceOptions(revision, token, cache_dir, offline, report)
+        identified = identify_model(model, options, registry, plugin)
+        pipeline = registry.pipeline(identified.architecture.task)
+        loaded = load_weights(identified, registry, dtype=dtype, device=device, quant=quant, progress=report)
+    return resolve(pipeline.pipeline)(loaded)
+
+
+def identify_model(model: str, options: SourceOptions, registry: Registry, plugin: str | None = None) -> Identified:
+    """Where a model lies, what it is, and its configuration, from its small files alone."""
+    repository = open_repository(model, options, registry)
+    evidence = read_evidence(repository, registry)
+    architecture, owner = identify(evidence, registry, plugin)
+    log.info("%s is %s, built by %s %s", model, architecture.name, owner.distribution, owner.version)
+    origin = f"{evidence.origin}, config.json"
+    return Identified(
+        repository, evidence, architecture, owner, normalise(evidence.config, origin, architecture.defaults)
+    )
+
+
+def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, tuple[str, ...]]:
+    """The weight format of a repository, and the files of it to fetch.  Raises CheckpointError."""
+    loaders = sorted((record for record, _ in registry.records(Loader)), key=lambda loader: -loader.priority)
+    for loader in loaders:
+        if any(name.endswith(loader.suffixes) for name in repository.files()):
+            return loader, tuple(resolve(loader.files)(repository))
+    from bestiary.checkpoints.refuse import refuse_pickles
+
+    refuse_pickles(repository)
+    endings = ", ".join(suffix for loader in loaders for suffix in loader.suffixes)
+    raise CheckpointError(
+        "There are no weights here in a format that an installed plugin opens.",
+        where=repository.origin,
+        fix=f"formats that are installed: {endings or 'none'}",
+    )
+
+
+def open_checkpoint(
+    identified: Identified, registry: Registry, progress: Callable[[Progress], None] | None = None
+) -> Checkpoint:
+    """Fetch the weight files and open them, through the quantizer that the configuration names, if any."""
+    quantizer = _checkpoint_quantizer(identified, registry)
+    loader, names = choose_loader(identified.repository, registry)
+    identified.repository.fetch(names, progress)
+    checkpoint: Checkpoint = resolve(loader.open)(identified.repository, names)
+    if quantizer is not None and quantizer.load is not None:
+        checkpoint = resolve(quantizer.load)(checkpoint, identified.config["quantization_config"])
+    return checkpoint
+
+
+def load_weights(
+    identified: Identified,
+    registry: Registry,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    quant: str | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> LoadedModel:
+    """Build the network and pull its weights; the options are those of `load`."""
+    from bestiary import building, placement
+
+    place = placement.choose_device(device)
+    pack = _packer(quant, registry)
+    checkpoint = open_checkpoint(identified, registry, progress)
+    try:
+        stated = identified.config.get("dtype") or identified.config.text.get("dtype")
+        kind = placement.choose_dtype(dtype, stated, checkpoint)
+        model = building.build_empty(identified.architecture, identified.config)
+        plan = building.make_plan(identified.architecture, identified.config, model, checkpoint)
+        if pack is None:
+            placement.check_fits(building.nbytes(model, kind), place)
+        building.pull(model, plan, checkpoint, device=place, dtype=kind, pack=pack, progress=progress)
+    finally:
+        checkpoint.close()
+    return LoadedModel(identified, model, place, kind, quant)
+
+
+def generation_config(repository: Repository) -> Mapping[str, Any]:
+    """generation_config.json, or nothing."""
+    name = "generation_config.json"
+    return read_json(repository.path(name)) if name in repository.files() else {}
+
+
+def _checkpoint_quantizer(identified: Identified, registry: Registry) -> Quantizer | None:
+    stated = identified.config.get("quantization_config")
+    if not stated:
+        return None
+    method = stated.get("quant_method") if isinstance(stated, Mapping) else None
+    if not isinstance(method, str):
+        raise ConfigError("quantization_config has no quant_method.", where=identified.config.origin)
+    return find_quantizer(method, registry, where=identified.config.origin)
+
+
+def find_quantizer(scheme: str, registry: Registry, where: str | None = None) -> Quantizer:
+    """The quantizer that knows a scheme.  Raises MissingPlugin with the schemes that are known."""
+    known = {name: record for record, _ in registry.records(Quantizer) for name in record.schemes}
+    if scheme not in known:
+        raise MissingPlugin(
+            f'No installed plugin knows the quantization scheme "{scheme}".',
+            where=where,
+            fix=f"schemes that are installed: {', '.join(sorted(known)) or 'none'}",
+        )
+    return known[scheme]
+
+
+def _packer(quant: str | None, registry: Registry) -> Callable[[str, torch.Tensor], Any] | None:
+    if quant is None:
+        return None
+    quantizer = find_quantizer(quant, registry)
+    if quantizer.pack is None:
+        raise OptionError(f'The scheme "{quant}" can be read, but not made while loading.')
+    pack = resolve(quantizer.pack)
+    return lambda name, tensor: pack(tensor, quant)
+
+
+def _reporting(
+    progress: bool | Callable[[Progress], None] | None,
+) -> AbstractContextManager[Callable[[Progress], None] | None]:
+    if callable(progress):
+        return nullcontext(progress)
+    return bar(progress)

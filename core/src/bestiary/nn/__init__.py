@@ -1,0 +1,39 @@
+"""The blocks that models are made of.
+
+Parameter names are those of Hugging Face's Llama, so that most weight maps are a few lines.  A variant is an argument or
+a swapped block, never a subclass of another model.  Batches are flat: the tokens of all sequences of a step, [T].
+"""
+
+from bestiary.nn.activation import activation
+from bestiary.nn.attention import Attention
+from bestiary.nn.batch import AttentionSpec, Batch, LayerState
+from bestiary.nn.decoder import CausalLM, Decoder, DecoderLayer
+from bestiary.nn.embedding import Embedding
+from bestiary.nn.experts import Experts, MixtureOfExperts, Router
+from bestiary.nn.linear import Linear, PackedWeight
+from bestiary.nn.mlp import MLP, GatedMLP
+from bestiary.nn.norm import LayerNorm, RMSNorm
+from bestiary.nn.rope import Rope, Rotation
+
+__all__ = [
+    "MLP",
+    "Attention",
+    "AttentionSpec",
+    "Batch",
+    "CausalLM",
+    "Decoder",
+    "DecoderLayer",
+    "Embedding",
+    "Experts",
+    "GatedMLP",
+    "LayerNorm",
+    "LayerState",
+    "Linear",
+    "MixtureOfExperts",
+    "PackedWeight",
+    "RMSNorm",
+    "Rope",
+    "Rotation",
+    "Router",
+    "activation",
+]

@@ -1,0 +1,94 @@
+"""The decoder of a causal language model: layers, the stack of them, and the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from bestiary.nn.attention import Attention
+from bestiary.nn.batch import AttentionSpec, Batch, LayerState
+from bestiary.nn.embedding import Embedding
+from bestiary.nn.linear import Linear
+from bestiary.nn.rope import Rope, Rotation
+
+Norm = Callable[[], nn.Module]
+
+
+class DecoderLayer(nn.Module):
+    """Attention and a feed-forward block, each after a norm and added to its input.
+
+    `sandwich` norms each branch once more before it is added (Gemma 2 and 3), under Hugging Face's names for these.
+    """
+
+    def __init__(self, attention: Attention, mlp: nn.Module, norm: Norm, *, sandwich: bool = False) -> None:
+        super().__init__()
+        self.self_attn, self.mlp = attention, mlp
+        self.input_layernorm, self.post_attention_layernorm = norm(), norm()
+        self.pre_feedforward_layernorm = norm() if sandwich else None
+        self.post_feedforward_layernorm = norm() if sandwich else None
+
+    @property
+    def spec(self) -> AttentionSpec:
+        """What an engine must know to make this layer's state."""
+        return self.self_attn.spec
+
+    def forward(
+        self, x: torch.Tensor, rotation: Rotation | None, positions: torch.Tensor, state: LayerState
+    ) -> torch.Tensor:
+        attended = self.self_attn(self.input_layernorm(x), rotation, positions, state)
+        if self.pre_feedforward_layernorm is None or self.post_feedforward_layernorm is None:
+            x = x + attended
+            return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+        x = x + self.post_attention_layernorm(attended)
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and final norm.
+
+    `ropes` are the rotations that the layers use, by kind, and `kinds` names each layer's; a layer whose kind has no rope
+    is not rotated.  A step computes each kind's angles once.
+    """
+
+    def __init__(
+        self,
+        embed_tokens: Embedding,
+        layers: Sequence[DecoderLayer],
+        norm: nn.Module,
+        ropes: dict[str, Rope],
+        kinds: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.embed_tokens, self.layers, self.norm = embed_tokens, nn.ModuleList(layers), norm
+        self.ropes, self.kinds = nn.ModuleDict(ropes), tuple(kinds)
+
+    def forward(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """tokens [T] -> hidden states [T, D]."""
+        rotations = {kind: rope(batch.positions, batch.lengths) for kind, rope in self.ropes.items()}
+        x = self.embed_tokens(tokens)
+        for layer, kind, state in zip(self.layers, self.kinds, batch.layers, strict=True):
+            x = layer(x, rotations.get(kind), batch.positions, state)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+class CausalLM(nn.Module):
+    """A decoder and its head, which may cap the logits: softcap * tanh(logits / softcap)."""
+
+    def __init__(self, model: Decoder, dim: int, vocab_size: int, *, softcap: float | None = None) -> None:
+        super().__init__()
+        self.model, self.lm_head, self.softcap = model, Linear(dim, vocab_size), softcap
+
+    @property
+    def specs(self) -> tuple[AttentionSpec, ...]:
+        """Each layer's attention, in order: what an engine must know to make the states of a batch."""
+        return tuple(layer.spec for layer in self.model.layers)  # type: ignore[misc]
+
+    def forward(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """tokens [T] -> logits [N, V] of the batch's outputs, in the model's type."""
+        x = self.model(tokens, batch)
+        if batch.outputs is not None:
+            x = x[batch.outputs]
+        logits: torch.Tensor = self.lm_head(x)
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap

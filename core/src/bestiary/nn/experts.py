@@ -1,0 +1,112 @@
+"""Mixtures of experts: a router, the experts, and what all tokens share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bestiary.nn.activation import activation
+from bestiary.nn.linear import Linear
+from bestiary.nn.mlp import GatedMLP
+
+
+class Router(nn.Module):
+    """Chooses experts for each token: x [T, D] -> weights [T, K] in float32, indices [T, K].
+
+    `score` is "softmax" (over all experts) or "sigmoid" (each alone).  `groups` and `top_groups` keep only the best groups
+    of experts in the choice (DeepSeek-V2: by their best expert; V3: by their best two).  `correction` adds a learned bias
+    [E] to the choice, not to the weights (DeepSeek-V3).  `scale` multiplies the weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        count: int,
+        top_k: int,
+        *,
+        score: str = "softmax",
+        normalise: bool = True,
+        scale: float = 1.0,
+        groups: int = 1,
+        top_groups: int = 1,
+        correction: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, dim))
+        self.e_score_correction_bias = nn.Parameter(torch.empty(count)) if correction else None
+        self.top_k, self.score, self.normalise, self.scale = top_k, score, normalise, scale
+        self.groups, self.top_groups = groups, top_groups
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.score == "softmax":
+            scores = F.linear(x, self.weight).softmax(-1, dtype=torch.float32)
+        else:
+            scores = F.linear(x.float(), self.weight.float()).sigmoid()
+        choice = scores if self.e_score_correction_bias is None else scores + self.e_score_correction_bias.float()
+        if self.groups > 1:
+            choice = self._best_groups(choice)
+        indices = choice.topk(self.top_k, sorted=False).indices
+        weights = scores.gather(-1, indices)
+        if self.normalise:
+            weights = weights / (weights.sum(-1, keepdim=True) + (1e-20 if self.score == "sigmoid" else 0.0))
+        return weights * self.scale, indices
+
+    def _best_groups(self, choice: torch.Tensor) -> torch.Tensor:
+        grouped = choice.view(len(choice), self.groups, -1)
+        best = grouped.topk(2 if self.e_score_correction_bias is not None else 1).values.sum(-1)
+        kept = torch.zeros_like(best, dtype=torch.bool).scatter(-1, best.topk(self.top_groups).indices, True)
+        lowest = 0.0 if self.e_score_correction_bias is None else float("-inf")
+        return grouped.masked_fill(~kept[..., None], lowest).flatten(1)
+
+
+class Experts(nn.Module):
+    """Gated feed-forward experts, stacked: gate and up [E, I, D], down [E, D, I]."""
+
+    def __init__(self, dim: int, hidden: int, count: int, act: str = "silu") -> None:
+        super().__init__()
+        self.gate_proj = nn.Parameter(torch.empty(count, hidden, dim))
+        self.up_proj = nn.Parameter(torch.empty(count, hidden, dim))
+        self.down_proj = nn.Parameter(torch.empty(count, dim, hidden))
+        self.act = activation(act)
+
+    def forward(self, x: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        """x [T, D], weights and indices [T, K] -> [T, D]: tokens are grouped by expert, so each expert runs once."""
+        order = indices.flatten().argsort(stable=True)
+        tokens = order // indices.shape[1]
+        counts = torch.bincount(indices.flatten(), minlength=len(self.gate_proj)).tolist()
+        gathered = x[tokens]
+        made = torch.empty_like(gathered)
+        start = 0
+        for expert, count in enumerate(counts):
+            if count:
+                h = gathered[start : start + count]
+                h = self.act(F.linear(h, self.gate_proj[expert])) * F.linear(h, self.up_proj[expert])
+                made[start : start + count] = F.linear(h, self.down_proj[expert])
+                start += count
+        made = made * weights.flatten()[order, None].to(x.dtype)
+        # Back to [T, K, D] and summed in the order of the choice, so that a token's sum does not depend on its batch.
+        return torch.empty_like(made).index_copy_(0, order, made).view(*indices.shape, -1).sum(1)
+
+
+class MixtureOfExperts(nn.Module):
+    """Routed experts, plus an expert for every token where `shared` says how wide, gated where `shared_gate` is set."""
+
+    def __init__(
+        self,
+        router: Router,
+        experts: Experts,
+        *,
+        shared: GatedMLP | None = None,
+        shared_gate: Linear | None = None,
+    ) -> None:
+        super().__init__()
+        self.gate, self.experts, self.shared_expert, self.shared_expert_gate = router, experts, shared, shared_gate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights, indices = self.gate(x)
+        y = self.experts(x, weights, indices)
+        if self.shared_expert is not None:
+            shared = self.shared_expert(x)
+            y = y + (shared if self.shared_expert_gate is None else self.shared_expert_gate(x).sigmoid() * shared)
+        return y  # type: ignore[no-any-return]

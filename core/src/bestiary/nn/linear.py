@@ -1,0 +1,40 @@
+"""The linear layer, over a plain tensor or a weight packed in fewer bits."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class PackedWeight(Protocol):
+    """A weight [out, in] held in fewer bits that knows how to multiply."""
+
+    shape: tuple[int, int]
+    nbytes: int
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T, in] -> [T, out], in the type of x."""
+
+    def dequantize(self) -> torch.Tensor:
+        """The weight [out, in] as float32."""
+
+
+class Linear(nn.Module):
+    """y = x W' + b, for x [..., in].  `pack` replaces W by a packed weight; everything else stays as it was."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__()
+        self.weight: nn.Parameter | None = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.packed: PackedWeight | None = None
+
+    def pack(self, packed: PackedWeight) -> None:
+        """Hold `packed` in place of the tensor, which is released."""
+        self.weight, self.packed = None, packed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.packed is None:
+            return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
+        y = self.packed.multiply(x)
+        return y if self.bias is None else y + self.bias

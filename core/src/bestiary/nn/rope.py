@@ -1,0 +1,162 @@
+"""Rotary position embedding (Su et al. 2021) and the ways in which models stretch it.
+
+Frequencies follow the papers: linear (Chen et al. 2023), dynamic NTK (bloc97 2023), YaRN (Peng et al. 2023), LongRoPE
+(Ding et al. 2024), and Llama 3.1's; parameter names are those of `rope_parameters` in Hugging Face configurations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from bestiary.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The angles of one step: cos and sin [T, R / 2], for the first R of each head's dimensions."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    interleaved: bool = False
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Rotate x [T, H, D]: pairs (i, i + R/2), or (2i, 2i + 1) where interleaved."""
+        width = 2 * self.cos.shape[-1]
+        turned, kept = x[..., :width], x[..., width:]
+        cos, sin = self.cos[:, None].to(x.dtype), self.sin[:, None].to(x.dtype)
+        if self.interleaved:
+            a, b = turned[..., 0::2], turned[..., 1::2]
+            y = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+        else:
+            a, b = turned.chunk(2, -1)
+            y = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+        return y if width == x.shape[-1] else torch.cat((y, kept), -1)
+
+
+class Rope(nn.Module):
+    """Angles from positions, by the `parameters` of one kind of layer (`Config.rope`).
+
+    `interleaved` pairs neighbouring dimensions (GLM, DeepSeek, GPT-J).  Scalings that depend on the length of the
+    sequence use each token's own length, so a batch gives what each sequence alone gives.
+    """
+
+    frequencies: torch.Tensor
+
+    def __init__(self, head_dim: int, parameters: Mapping[str, Any], *, interleaved: bool = False) -> None:
+        super().__init__()
+        self.parameters, self.interleaved = dict(parameters), interleaved
+        self.kind = self.parameters.get("rope_type", "default")
+        if self.kind not in _FREQUENCIES:
+            known = ", ".join(sorted(_FREQUENCIES))
+            raise ConfigError(f'The rotary scaling "{self.kind}" is unknown; known are {known}.')
+        # Proportional keeps the whole head and leaves the rest of its pairs at frequency zero.
+        partial = 1.0 if self.kind == "proportional" else self.parameters.get("partial_rotary_factor") or 1.0
+        self.width = int(head_dim * partial)
+        try:
+            frequencies, self.magnitude = _FREQUENCIES[self.kind](self.width, self.parameters)
+        except KeyError as error:
+            raise ConfigError(f'The rotary scaling "{self.kind}" needs {error} in rope_parameters.') from error
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, positions: torch.Tensor, lengths: torch.Tensor) -> Rotation:
+        """positions and lengths [T] -> the rotation of the step, in float32."""
+        angles = positions.float()[:, None] * self._frequencies(lengths)
+        return Rotation(angles.cos() * self.magnitude, angles.sin() * self.magnitude, self.interleaved)
+
+    def _frequencies(self, lengths: torch.Tensor) -> torch.Tensor:
+        if self.kind == "longrope":  # frequencies [2, R/2]: short, long
+            chosen = (lengths > self.parameters["original_max_position_embeddings"]).long()
+            return self.frequencies[chosen]
+        if self.kind == "dynamic":
+            longest, factor = self.parameters["max_position_embeddings"], self.parameters["factor"]
+            stretch = factor * lengths.clamp(min=longest).float() / longest - (factor - 1)
+            base = self.parameters["rope_theta"] * stretch ** (self.width / (self.width - 2))
+            exponents = torch.arange(0, self.width, 2, device=lengths.device).float() / self.width
+            return 1.0 / base[:, None] ** exponents
+        return self.frequencies
+
+
+# Frequencies [R / 2] and the magnitude of the rotation, by scaling.  Made on the CPU even while a model is built on the
+# meta device, for they are computed and not loaded.
+
+
+def _plain(width: int, base: float) -> torch.Tensor:
+    return 1.0 / base ** (torch.arange(0, width, 2, device="cpu").float() / width)
+
+
+def _default(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
+    return _plain(width, p["rope_theta"]), 1.0
+
+
+def _linear(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
+    return _plain(width, p["rope_theta"]) / p["factor"], 1.0
+
+
+def _proportional(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
+    frequencies = _plain(width, p["rope_theta"]) / p.get("factor", 1.0)
+    frequencies[int((p.get("partial_rotary_factor") or 1.0) * width // 2) :] = 0.0
+    return frequencies, 1.0
+
+
+def _llama3(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
+    """Long waves are stretched by the factor, short ones kept, those between interpolated (Llama 3.1 release)."""
+    frequencies = _plain(width, p["rope_theta"])
+    turns = p["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+    low, high = p["low_freq_factor"], p["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / p["factor"]), 1.0
+
+
+def _yarn(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
+    base, original = p["rope_theta"], p["original_max_position_embeddings"]
+    factor = p.get("factor") or p["max_position_embeddings"] / original
+
+    def dimension(turns: float) -> float:
+        """The pair that turns so many times within the original context."""
+        return width * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
+
+    low, high = dimension(p.get("beta_fast") or 32), dimension(p.get("beta_slow") or 1)
+    if p.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    ramp = ((torch.arange(width // 2, device="cpu").float() - low) / (max(high - low, 0.001))).clamp(0, 1)
+    frequencies = _plain(width, base)
+    return frequencies * (1 - ramp) + frequencies / factor * ramp, _yarn_magnitude(factor, p)
+
+
+def _yarn_magnitude(factor: float, p: Mapping[str, Any]) -> float:
+    def magnitude(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    if p.get("attention_factor") is not None:
+        return float(p["attention_factor"])
+    if p.get("mscale") and p.get("mscale_all_dim"):
+        return magnitude(p["mscale"]) / magnitude(p["mscale_all_dim"])
+    return magnitude(1.0)
+
+
+def _longrope(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
+    original = p["original_max_position_embeddings"]
+    factor = p.get("factor") or p["max_position_embeddings"] / original
+    magnitude = p.get("attention_factor")
+    if magnitude is None:
+        magnitude = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+    stretches = torch.tensor([p["short_factor"], p["long_factor"]], dtype=torch.float32, device="cpu")
+    return _plain(width, p["rope_theta"]) / stretches, magnitude
+
+
+_FREQUENCIES = {
+    "default": _default,
+    "linear": _linear,
+    "dynamic": _default,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "longrope": _longrope,
+    "proportional": _proportional,
+}

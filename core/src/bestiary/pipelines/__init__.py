@@ -1,0 +1,1 @@
+"""The objects that `bestiary.load` returns, one for each task."""

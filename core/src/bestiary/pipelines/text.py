@@ -1,0 +1,176 @@
+"""The text pipeline: prompts and chats in, text out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from bestiary.config import Config
+from bestiary.errors import RequestError
+from bestiary.generation.completion import Chunk, Completion
+from bestiary.generation.generator import Generator, collect
+from bestiary.generation.sampling import Sampling, defaults_from, merged
+from bestiary.generation.template import ChatTemplate
+from bestiary.generation.tokenizer import Tokenizer
+from bestiary.loading import LoadedModel, generation_config
+from bestiary.nn import CausalLM
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, Any]
+_TEMPLATE_OPTIONS = ("tools", "documents", "add_generation_prompt", "continue_final_message")
+
+
+class TextPipeline:
+    """A text model that is ready to answer.  Safe to call from several threads; a context manager that frees memory.
+
+    Every method that generates takes the options of `bestiary.Sampling`; those that are not given have the values of the
+    model's generation_config.json.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        model = loaded.model
+        if not isinstance(model, CausalLM):
+            raise TypeError(f"{loaded.architecture.model} must return a bestiary.nn.CausalLM for the task text")
+        recommended = generation_config(loaded.repository)
+        self.loaded = loaded
+        self.tokenizer = Tokenizer.from_repository(loaded.repository)
+        self.template = ChatTemplate.from_repository(loaded.repository, self.tokenizer, loaded.architecture.chat_template)
+        self.sampling = defaults_from(recommended)
+        self.generator: Generator | None = Generator(
+            model,
+            self.tokenizer,
+            loaded.device,
+            self._end_tokens(recommended),
+            loaded.config.text.get("max_position_embeddings") or 1 << 20,
+        )
+
+    # Completion
+
+    def generate(self, prompt: Prompt, **options: Any) -> Completion:
+        """Continue a text, or a sequence of token ids."""
+        return collect(self.stream(prompt, **options))
+
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Chunk]:
+        """Continue a text, or a sequence of token ids, chunk by chunk.  Close the iterator to stop early."""
+        sampling = merged(self.sampling, options)
+        tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+        return self._running().stream(tokens, sampling)
+
+    def score(self, tokens: Sequence[int]) -> torch.Tensor:
+        """The logits [T, V] in float32 that follow each token of a sequence."""
+        return self._running().logits(list(tokens))
+
+    # Chat
+
+    def chat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
+        """Answer a text, or a list of messages {"role", "content"}.
+
+        Besides the sampling options: tools, documents, continue_final_message, and `template` (a dict of further
+        variables for the chat template, such as enable_thinking).
+        """
+        return collect(self.stream_chat(messages, **options))
+
+    def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Chunk]:
+        """Answer chunk by chunk; the arguments are those of `chat`."""
+        rendering = {name: options.pop(name) for name in _TEMPLATE_OPTIONS if name in options}
+        variables = options.pop("template", None) or {}
+        sampling = merged(self.sampling, options)
+        tokens = self.tokenize_chat(messages, **rendering, **variables)
+        return self._running().stream(tokens, sampling)
+
+    def render(self, messages: str | Sequence[Message], **variables: Any) -> str:
+        """The prompt that the chat template makes of messages, ready for the model's answer."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+            raise RequestError('Messages are a list of {"role": ..., "content": ...}.')
+        variables.setdefault("add_generation_prompt", not variables.get("continue_final_message"))
+        return self.template.render([dict(message) for message in messages], **variables)
+
+    def tokenize_chat(self, messages: str | Sequence[Message], **variables: Any) -> list[int]:
+        """The tokens of `render`; the template writes its own special tokens."""
+        return self.tokenizer.encode(self.render(messages, **variables), add_special_tokens=False)
+
+    # Async twins
+
+    async def agenerate(self, prompt: Prompt, **options: Any) -> Completion:
+        """`generate` without blocking the event loop."""
+        return await asyncio.to_thread(self.generate, prompt, **options)
+
+    async def achat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
+        """`chat` without blocking the event loop."""
+        return await asyncio.to_thread(self.chat, messages, **options)
+
+    async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Chunk]:
+        """`stream` without blocking the event loop."""
+        async for chunk in _in_thread(await asyncio.to_thread(self.stream, prompt, **options)):
+            yield chunk
+
+    async def astream_chat(self, messages: str | Sequence[Message], **options: Any) -> AsyncIterator[Chunk]:
+        """`stream_chat` without blocking the event loop."""
+        async for chunk in _in_thread(await asyncio.to_thread(self.stream_chat, messages, **options)):
+            yield chunk
+
+    # Tokens
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, with the special tokens that the tokenizer adds, such as a leading BOS."""
+        return self.tokenizer.encode(text)
+
+    def detokenize(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
+
+    # Life
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    def close(self) -> None:
+        """Free the model; later calls raise RequestError."""
+        self.generator = None
+
+    def __enter__(self) -> TextPipeline:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        loaded = self.loaded
+        kind = str(loaded.dtype).removeprefix("torch.")
+        return f"<TextPipeline {loaded.architecture.name} from {loaded.repository.origin}, {kind} on {loaded.device}>"
+
+    def _running(self) -> Generator:
+        if self.generator is None:
+            raise RequestError("This pipeline is closed.", fix="load the model again")
+        return self.generator
+
+    def _end_tokens(self, recommended: Mapping[str, Any]) -> frozenset[int]:
+        """Ids that end an answer: what generation_config.json, config.json, the tokenizer or the family's template say."""
+        stated = recommended.get("eos_token_id", self.loaded.config.text.get("eos_token_id"))
+        ends = {stated} if isinstance(stated, int) else set(stated or ())
+        if self.tokenizer.eos_token_id is not None:
+            ends.add(self.tokenizer.eos_token_id)
+        fallback = self.loaded.architecture.chat_template
+        for text in fallback.stop if fallback else ():
+            token = self.tokenizer.id(text)
+            if token is not None:
+                ends.add(token)
+        return frozenset(ends)
+
+
+async def _in_thread(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
+    """Each step in a worker thread; leaving the loop early closes the stream."""
+    with contextlib.closing(chunks):  # type: ignore[type-var]
+        while True:
+            chunk = await asyncio.to_thread(next, chunks, None)
+            if chunk is None:
+                return
+            yield chunk

@@ -1,0 +1,67 @@
+"""What a source hands over (Repository) and what a loader opens (Checkpoint): the two shapes that plugins implement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from bestiary.records import Progress
+
+
+class Repository(Protocol):
+    """The files of one model, wherever they lie.  Names are relative, with forward slashes."""
+
+    id: str
+    """The id as the user gave it."""
+    origin: str
+    """For messages: a folder, or a hub id with the commit that it resolved to."""
+    local: bool
+    """Whether every file lies on this machine already."""
+
+    def files(self) -> Mapping[str, int]:
+        """Every file with its size in bytes, without fetching any."""
+
+    def path(self, name: str) -> Path:
+        """The local, verified path of one file; fetches it where it is remote.  Raises ModelNotFound."""
+
+    def head(self, name: str, length: int) -> bytes:
+        """The first `length` bytes of a file (fewer where it is shorter), without fetching the rest."""
+
+    def fetch(self, names: Iterable[str], progress: Callable[[Progress], None] | None = None) -> None:
+        """Bring several files here, so that `path` answers at once."""
+
+    def missing(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Those of `names` that would have to be fetched, with their sizes in bytes."""
+
+
+class Checkpoint(Protocol):
+    """The tensors of a model, opened but not read."""
+
+    config: Mapping[str, Any]
+    """Configuration carried by the weight file itself; empty for formats that have a config.json."""
+    origin: str
+
+    def names(self) -> tuple[str, ...]:
+        """Every tensor name, in file order."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Raises CheckpointError for an unknown name, with the nearest ones."""
+
+    def dtype(self, name: str) -> str:
+        """The stored type, in safetensors spelling ("F32", "BF16") or the format's own name."""
+
+    def nbytes(self, name: str) -> int:
+        """Bytes in the file."""
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor; it may view the file, so copy it before `release`.  Raises CheckpointError."""
+
+    def release(self) -> None:
+        """Give back the memory of what was read so far; tensors returned by `read` must not be used afterwards."""
+
+    def close(self) -> None:
+        """Release the files."""

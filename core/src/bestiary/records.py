@@ -1,0 +1,184 @@
+"""The frozen records that plugins register through the hooks.
+
+Nothing here imports torch.  What is heavy is a "module:name" string, resolved when it is used.  A record states the
+version of the hook API that it was written for; the core refuses a newer one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+API = (1, 0)
+"""The version of the hooks and records: a new field or argument raises the second number, a removal the first."""
+
+
+def resolve(reference: str) -> Any:
+    """The object that "module:name" names.  Raises ImportError or AttributeError as the module does."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The template of a family, used when a checkpoint carries none; the checkpoint's own always wins."""
+
+    jinja: str
+    stop: tuple[str, ...] = ()
+    """Texts of the tokens that end an answer, besides those that generation_config.json names."""
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """How the GGUF files of one `general.architecture` differ from the Hugging Face layout."""
+
+    architecture: str
+    weights: tuple[Any, ...] = ()
+    """Rules applied after gguf's own name tables and before the architecture's `weights`."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the small files of a repository say about the model, before any weight is fetched."""
+
+    files: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """config.json, or the parsed metadata of a single-file format; empty where there is none."""
+    model_index: Mapping[str, Any] = field(default_factory=dict)
+    """model_index.json of a diffusers folder."""
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    """adapter_config.json of a PEFT adapter."""
+    gguf: str | None = None
+    """`general.architecture` of a GGUF file."""
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture: what it is called, how its network is built, and how its weights are named."""
+
+    name: str
+    """The name in `architectures` of config.json, or `_class_name` of model_index.json."""
+    task: str
+    """"text", "vision", "image", "speech", "embedding" or any task that a PipelineType declares."""
+    model: str
+    """"module:build", a function from a normalised Config to a torch module."""
+    weights: tuple[Any, ...] = ()
+    """Rules from checkpoint names to parameter names (see `bestiary.weights`)."""
+    aliases: tuple[str, ...] = ()
+    """Other class names for the same network."""
+    model_types: tuple[str, ...] = ()
+    """Values of `model_type` claimed where `architectures` is absent."""
+    probe: Callable[[Evidence], bool | None] | None = None
+    """Looks at sibling files: True claims the model before any name does, False declines it, None has no opinion."""
+    gguf: tuple[Gguf, ...] = ()
+    chat_template: ChatTemplate | None = None
+    processor: str | None = None
+    """"module:build" of the processor that turns media into tensors."""
+    parts: tuple[str, ...] = ()
+    """Names of the component architectures of a pipeline made of parts."""
+    features: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Config keys that checkpoints of this family leave out, with the value that they then mean."""
+    tiny: str | None = None
+    """"module:NAME" of small configurations (config.json objects) on which `bestiary.testing` checks the architecture."""
+    api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
+class Loader:
+    """One weight-file format."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    """File endings of the format: enough to tell, from a list of names, whether a repository may hold it."""
+    sniff: Callable[[str, bytes], bool]
+    """sniff(name, head): whether a file with these first bytes (at least 16, where it has them) is of the format."""
+    files: str
+    """"module:function" (repository) -> names of the weight files to fetch; reads at most a small index."""
+    open: str
+    """"module:function" (repository, names) -> Checkpoint; reads headers, no tensor data."""
+    identify: str | None = None
+    """"module:function" (repository, name) -> Evidence, for formats that carry their configuration in the weight file."""
+    priority: int = 0
+    """Of two formats in one repository the higher is taken."""
+    api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """One way to hold a weight in fewer bits."""
+
+    name: str
+    schemes: tuple[str, ...]
+    """Names under which users ask for it, and values of `quant_method` in `quantization_config`."""
+    pack: str | None = None
+    """"module:function" (tensor, scheme) -> packed weight; None where the scheme is only read."""
+    load: str | None = None
+    """"module:function" (checkpoint, quantization_config) -> Checkpoint whose packed groups appear as one weight."""
+    linear: str | None = None
+    """"module:Class" of the packed weight: multiply(x), dequantize(), shape, nbytes."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
+class PipelineType:
+    """The object that `bestiary.load` returns for a task."""
+
+    task: str
+    pipeline: str
+    """"module:Class", built from a `bestiary.loading.LoadedModel`."""
+    api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
+class KernelBackend:
+    """Fast code for one operation.  Core finds it by operation, type and device, not by who brings it."""
+
+    operation: str
+    types: tuple[str, ...]
+    devices: tuple[str, ...]
+    function: str
+    """"module:function" with the signature of the plain-torch reference of the operation."""
+    priority: int = 0
+    api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place where a model id may resolve: the hub, a folder, a file, a packaged model, another registry."""
+
+    name: str
+    claims: Callable[[str], bool]
+    """Whether an id has the form of this source, or exists there; may look at local files, never at the network."""
+    open: str
+    """"module:function" (id, SourceOptions) -> Repository."""
+    priority: int = 0
+    """Of two sources that claim one id the higher is taken."""
+    api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What a user may say about where a model comes from."""
+
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | None = None
+    offline: bool = False
+    progress: Callable[["Progress"], None] | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One event of long work: `done` of `total` units (bytes for files and weights) of `item` at a `stage`."""
+
+    stage: str
+    done: int
+    total: int
+    item: str = ""
+
+
+Record = Architecture | Loader | Quantizer | PipelineType | KernelBackend | Source
+Records = Sequence[Record]

@@ -1,0 +1,72 @@
+"""A model in a single weight file, such as a .gguf, with the small files that lie next to it."""
+
+import os
+import re
+from pathlib import Path
+
+from bestiary.errors import ModelNotFound, UnsafeName
+from bestiary.records import SourceOptions
+from bestiary.sources.folder import Folder, refuse_revision
+
+# fmt: off
+WEIGHT_SUFFIXES = frozenset({
+    ".safetensors", ".gguf", ".ggml", ".uqff", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".npy", ".h5",
+    ".msgpack", ".onnx", ".pb", ".tflite", ".mlmodel",
+})
+# fmt: on
+"""Endings under which weights are published.  The suffix of the chosen file is added, so a plugin's format needs none."""
+
+_COMPANIONS = frozenset({".json", ".jinja", ".model", ".txt", ".tiktoken", ".yaml", ".yml", ".vocab", ".spm"})
+_SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.[^.]+)")
+
+
+def claims_file(id: str) -> bool:
+    """Whether `id` is the path of a file."""
+    return os.path.isfile(os.path.expanduser(id))
+
+
+def open_file(id: str, options: SourceOptions) -> Folder:
+    """The folder around the file at `id`, in which no other weights are seen.
+
+    A part of a split model (`name-00001-of-00003.gguf`) stands for all its parts.  config.json and the files of the
+    tokenizer, which lie next to it, stay visible; folders below do not.
+    """
+    refuse_revision(id, options)
+    try:
+        path = Path(id).expanduser()
+        found = path.is_file()
+    except (OSError, ValueError, RuntimeError):
+        raise UnsafeName(f"{id[:80]!a} cannot be a path.", fix="give the path of a weight file") from None
+    if not found:
+        raise ModelNotFound(f"There is no file {str(path)!r}.", where=path.parent)
+    folder = Folder(path.parent, id, keep=lambda name: _belongs(name, path.name), depth=1, trusted=_parts(path))
+    folder.origin = str(folder.root / path.name)
+    return folder
+
+
+def _belongs(name: str, chosen: str) -> bool:
+    if name == chosen or _same_split(name, chosen):
+        return True
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in WEIGHT_SUFFIXES or suffix == os.path.splitext(chosen)[1].lower():
+        return False
+    if name.endswith(".index.json"):  # it would name the shards of another model, except for the chosen one's own
+        split = _SPLIT.fullmatch(chosen)
+        return split is not None and name == f"{split['stem']}{split['suffix']}.index.json"
+    return suffix in _COMPANIONS
+
+
+def _same_split(name: str, chosen: str) -> bool:
+    one, other = _SPLIT.fullmatch(name), _SPLIT.fullmatch(chosen)
+    return (
+        one is not None
+        and other is not None
+        and one.group("stem", "count", "suffix") == other.group("stem", "count", "suffix")
+    )
+
+
+def _parts(path: Path) -> list[str]:
+    """The names that the user asked for by giving `path`: their links may lead anywhere."""
+    if not _SPLIT.fullmatch(path.name):
+        return [path.name]
+    return [entry for entry in os.listdir(path.parent) if _same_split(entry, path.name)]

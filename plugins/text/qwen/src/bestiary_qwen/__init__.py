@@ -1,0 +1,54 @@
+"""Qwen2, Qwen2.5, QwQ, Qwen3 and their mixtures of experts for Bestiary."""
+
+from collections.abc import Sequence
+
+import bestiary
+
+BUILD = "bestiary_qwen.model:build"
+CHATML = bestiary.ChatTemplate(
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    stop=("<|im_end|>",),
+)
+WEIGHTS = (
+    bestiary.drop("**.rotary_emb.inv_freq"),
+    bestiary.tie("lm_head.weight", "model.embed_tokens.weight"),
+)
+EXPERTS = (
+    *WEIGHTS,
+    *(
+        bestiary.stack(f"model.layers.*.mlp.experts.{name}", f"model.layers.*.mlp.experts.#.{name}.weight")
+        for name in ("gate_proj", "up_proj", "down_proj")
+    ),
+)
+
+
+def _is_chat_model(evidence: bestiary.Evidence) -> bool | None:
+    """Qwen3-Embedding has the class name of the chat model; a sentence-transformers file beside it tells them apart."""
+    return False if "config_sentence_transformers.json" in evidence.files else None
+
+
+def _architecture(
+    name: str, model_type: str, tiny: str, weights: tuple[object, ...] = WEIGHTS, **defaults: object
+) -> bestiary.Architecture:
+    return bestiary.Architecture(
+        name,
+        "text",
+        BUILD,
+        weights,
+        model_types=(model_type,),
+        probe=_is_chat_model,
+        chat_template=CHATML,
+        defaults={"use_sliding_window": False, **defaults},
+        tiny=f"bestiary_qwen.tiny:{tiny}",
+    )
+
+
+@bestiary.hookimpl
+def bestiary_architectures() -> Sequence[bestiary.Architecture]:
+    return [
+        _architecture("Qwen2ForCausalLM", "qwen2", "QWEN2", qkv_bias=True),
+        _architecture("Qwen3ForCausalLM", "qwen3", "QWEN3"),
+        _architecture("Qwen2MoeForCausalLM", "qwen2_moe", "QWEN2_MOE", EXPERTS, qkv_bias=True),
+        _architecture("Qwen3MoeForCausalLM", "qwen3_moe", "QWEN3_MOE", EXPERTS),
+    ]
