@@ -1,6 +1,7 @@
 """What the core itself brings, through the same hooks as any plugin."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from bestiary.checkpoints.safetensors_header import sniff
 from bestiary.hookspecs import hookimpl
@@ -28,9 +29,17 @@ def bestiary_loaders() -> Sequence[Loader]:
             sniff,
             "bestiary.checkpoints.safetensors_checkpoint:files",
             "bestiary.checkpoints.safetensors_checkpoint:open",
+            headers="bestiary.checkpoints.safetensors_checkpoint:open_header",
             priority=10,
         )
     ]
+
+
+@hookimpl
+def bestiary_commands(cli: Any) -> None:
+    from bestiary.cli.commands import add_commands
+
+    add_commands(cli)
 
 
 @hookimpl

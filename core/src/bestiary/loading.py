@@ -172,6 +172,15 @@ def load_weights(
     return LoadedModel(identified, model, place, kind, quant)
 
 
+def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:
+    """Names and shapes of the weights; where the format allows, without fetching the files.  `read` may fail."""
+    loader, names = choose_loader(identified.repository, registry)
+    if loader.headers is None:
+        return open_checkpoint(identified, registry)
+    checkpoint: Checkpoint = resolve(loader.headers)(identified.repository, names)
+    return checkpoint
+
+
 def generation_config(repository: Repository) -> Mapping[str, Any]:
     """generation_config.json, or nothing."""
     name = "generation_config.json"

@@ -37,6 +37,12 @@ class Repository(Protocol):
     def missing(self, names: Iterable[str]) -> Mapping[str, int]:
         """Those of `names` that would have to be fetched, with their sizes in bytes."""
 
+    def verify(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Hash files that are here, whatever was remembered of them: by name, what they were compared with.
+
+        A source without hashes leaves names out.  Raises CorruptDownload.
+        """
+
 
 class Checkpoint(Protocol):
     """The tensors of a model, opened but not read."""

@@ -98,6 +98,8 @@ class Loader:
     """"module:function" (repository) -> names of the weight files to fetch; reads at most a small index."""
     open: str
     """"module:function" (repository, names) -> Checkpoint; reads headers, no tensor data."""
+    headers: str | None = None
+    """"module:function" (repository, names) -> Checkpoint that knows names and shapes before the files are fetched."""
     identify: str | None = None
     """"module:function" (repository, name) -> Evidence, for formats that carry their configuration in the weight file."""
     priority: int = 0

@@ -65,6 +65,25 @@ class Registry:
             (record, plugin) for plugin in self.plugins for record in plugin.records if isinstance(record, kind)
         )
 
+    def add_commands(self, cli: Any) -> None:
+        """Let every plugin add its subcommands to a typer application; one that fails is logged and left out."""
+        names = [name for name, _ in self.manager.list_name_plugin()]
+        for name in names:
+            others = [plugin for other, plugin in self.manager.list_name_plugin() if other != name]
+            try:
+                self.manager.subset_hook_caller("bestiary_commands", others)(cli=cli)
+            except Exception:
+                log.warning("the commands of plugin %s are left out, for they failed to load", name, exc_info=True)
+
+    def kernel(self, operation: str, type: str, device: str) -> KernelBackend | None:
+        """The fastest implementation of an operation for a type and a device, or None: then plain torch serves."""
+        found = [
+            record
+            for record, _ in self.records(KernelBackend)
+            if record.operation == operation and type in record.types and device in record.devices
+        ]
+        return max(found, key=lambda record: record.priority, default=None)
+
     def pipeline(self, task: str) -> PipelineType:
         """The pipeline of a task.  Raises MissingPlugin."""
         found = [record for record, _ in self.records(PipelineType) if record.task == task]
@@ -78,8 +97,10 @@ class Registry:
         return found[-1]
 
 
-def discover(only: Iterable[str] | None = None, trace: bool = False) -> Registry:
-    """Import every entry point of the group `bestiary` and collect its records.
+def discover(
+    only: Iterable[str] | None = None, trace: bool = False, points: Iterable[EntryPoint] | None = None
+) -> Registry:
+    """Import entry points (`points`; by default every installed one of the group `bestiary`) and collect their records.
 
     `only` limits discovery to these plugin or distribution names; `core` is always among them.  `trace` logs every hook
     call at level DEBUG.  Misspelt hooks, records of a wrong type, an API newer than the core's and a name taken twice
@@ -91,9 +112,10 @@ def discover(only: Iterable[str] | None = None, trace: bool = False) -> Registry
         manager.trace.root.setwriter(lambda line: log.debug(line.rstrip()))
         manager.enable_tracing()
     wanted = None if only is None else {*only, "core", "bestiary-core"}
-    points = sorted(entry_points(group=hookspecs.GROUP), key=lambda point: (point.name != "core", point.name))
+    found = entry_points(group=hookspecs.GROUP) if points is None else points
+    ordered = sorted(found, key=lambda point: (point.name != "core", point.name))
     plugins: list[Plugin] = []
-    for point in points:
+    for point in ordered:
         distribution = point.dist.name if point.dist else "unknown"
         if wanted is None or point.name in wanted or distribution in wanted:
             plugins.append(_load(point, distribution, manager, plugins))

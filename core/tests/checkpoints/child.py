@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def attempt(path: Path) -> str:
             for name in opened.header.entries:
                 opened.read(name).clone()
                 opened.release()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (its class is the result)
         return f"{type(error).__module__}.{type(error).__name__}: {error}"
     return "opened"
 
@@ -50,7 +51,7 @@ def hostile(folder: str) -> dict[str, Any]:
     """Every case of the corpus and every prefix of a sound file, under a limit of address space."""
     limit = status("VmSize") + 1024 * MEGA
     path = Path(folder, "case.safetensors")
-    results = {}
+    results: list[dict[str, Any]] = []
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for case in corpus.cases():
         path.write_bytes(case.content)
@@ -60,17 +61,13 @@ def hostile(folder: str) -> dict[str, Any]:
         before, begin = status("VmRSS"), time.perf_counter()
         outcome = attempt(path)
         seconds = time.perf_counter() - begin
-        results[len(results)] = {
-            "outcome": outcome[:2000],
-            "seconds": seconds,
-            "peak": status("VmHWM") - before,
-            "size": size,
-        }
+        peak = status("VmHWM") - before
+        results.append({"outcome": outcome[:2000], "seconds": seconds, "peak": peak, "size": size})
     prefixes = []
     for length in range(len(corpus.VALID)):
         path.write_bytes(corpus.VALID[:length])
         prefixes.append(attempt(path).partition(":")[0])
-    return {"cases": list(results.values()), "prefixes": prefixes}
+    return {"cases": results, "prefixes": prefixes}
 
 
 def memory(path: str) -> dict[str, int]:
@@ -111,7 +108,8 @@ def truncation(folder: str, trials: str) -> dict[str, int]:
         time.sleep(choice.random() * 0.01)
         os.truncate(path, choice.randrange(0, path.stat().st_size))
         _, end = os.waitpid(process, 0)
-        os.close(reader), os.close(writer)
+        os.close(reader)
+        os.close(writer)
         code = os.waitstatus_to_exitcode(end)
         outcome = {3: "CheckpointError", 4: "wrong data", -signal.SIGBUS: "SIGBUS"}.get(code, f"exit {code}")
         counts[outcome] = counts.get(outcome, 0) + 1
@@ -132,12 +130,13 @@ def _read_over_and_over(path: Path, started: int) -> int:
                     return 4
     except CheckpointError:
         return 3
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (a fork must not return into the tests)
         return 5
     return 6
 
 
 if __name__ == "__main__":
     task, *arguments = sys.argv[1:]
-    answer = {"hostile": hostile, "memory": memory, "truncation": truncation}[task](*arguments)
+    tasks: dict[str, Callable[..., Any]] = {"hostile": hostile, "memory": memory, "truncation": truncation}
+    answer = tasks[task](*arguments)
     sys.stdout.write(json.dumps(answer))

@@ -65,8 +65,8 @@ def library(path: Path) -> dict[str, bytes] | None:
     """What the safetensors library reads, as type, shape and bytes; None where it refuses."""
     try:
         with safetensors.safe_open(path, "pt") as opened:
-            return {name: described(opened.get_tensor(name)) for name in opened.keys()}
-    except Exception:
+            return {name: described(opened.get_tensor(name)) for name in list(opened.keys())}
+    except Exception:  # noqa: BLE001  (the library has its own error, and torch adds others)
         return None
 
 
@@ -228,9 +228,9 @@ def test_rewritten_in_place(changing: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and knows the signal of Linux")
-def test_truncated_under_a_running_reader(tmp_path: Path, child: Callable[..., Any], record_property: Any) -> None:
+def test_truncated_under_a_running_reader(tmp_path: Path, child: Callable[..., Any]) -> None:
     ends = child("truncation", tmp_path, 60)
-    record_property("ends", ends)
+    # Seen when this was written: 54 CheckpointError, 6 SIGBUS.
     assert set(ends) <= {"CheckpointError", "SIGBUS"}, ends
     assert sum(ends.values()) == 60
 

@@ -11,7 +11,7 @@ import pytest
 MEGA = 1 << 20
 
 
-def test_release_keeps_the_peak_at_one_tensor(tmp_path: Path, child: Callable[..., Any], record_property: Any) -> None:
+def test_release_keeps_the_peak_at_one_tensor(tmp_path: Path, child: Callable[..., Any]) -> None:
     path = tmp_path / "model.safetensors"
     each, count = 10 * MEGA, 30
     header = {
@@ -21,14 +21,11 @@ def test_release_keeps_the_peak_at_one_tensor(tmp_path: Path, child: Callable[..
     raw = json.dumps(header).encode()
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
-        for number in range(count):
-            file.write(bytes([number]) * each)
+        file.writelines(bytes([number]) * each for number in range(count))
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the peak is read from /proc of Linux")
     peak = child("memory", path)
     path.unlink()
-    for name, figure in peak.items():
-        record_property(name, figure)
     assert peak["largest"] == each
-    assert peak["released"] <= each + 50 * MEGA, peak  # 10.1 MB over the beginning when this was written
+    assert peak["released"] <= each + 50 * MEGA, peak  # 14 MB when this was written
     assert peak["kept"] > 0.9 * count * each, "the measure does not measure"

@@ -1,5 +1,6 @@
 """A local hub, a cache of its own for every test, and no waiting between huggingface_hub's retries."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from bestiary.records import SourceOptions
-from bestiary.sources.hub import HubRepository, open_hub
+from bestiary.sources.hub import open_hub
+from bestiary.sources.hub_repository import HubRepository
 from bestiary.testing.hub import LocalHub
 
 ID = "zoo/tiny-lion"
@@ -62,7 +64,6 @@ def opened(hub: LocalHub, cache: Path) -> Open:
 @pytest.fixture
 def child(hub: LocalHub, cache: Path, tmp_path: Path) -> Callable[..., "Popen[str]"]:
     """Starts a Python process in which `repository` is the model of this test's hub."""
-    import os
 
     def child(code: str, before: str = "", **arguments: Any) -> "Popen[str]":
         script = (

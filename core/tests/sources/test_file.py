@@ -14,13 +14,31 @@ def opened(path: Path | str, **options: object) -> Folder:
     return open_file(str(path), SourceOptions(**options))  # type: ignore[arg-type]
 
 
+NAMES = [
+    "a.gguf",
+    "b.gguf",
+    "c.safetensors",
+    "d.BIN",
+    "e.pt",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "merges.txt",
+    "chat.jinja",
+    "model.safetensors.index.json",
+    "notes.pdf",
+    ".hidden.json",
+    "q-00001-of-00002.gguf",
+    "q-00002-of-00002.gguf",
+    "q-00001-of-00003.gguf",
+    "odd.zoo",
+    "other.zoo",
+]
+
+
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    for name in (
-        "a.gguf b.gguf c.safetensors d.BIN e.pt config.json tokenizer.json tokenizer.model merges.txt chat.jinja "
-        "model.safetensors.index.json notes.pdf .hidden.json q-00001-of-00002.gguf q-00002-of-00002.gguf "
-        "q-00001-of-00003.gguf odd.zoo other.zoo"
-    ).split():
+    for name in NAMES:
         (tmp_path / name).write_text(name)
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "config.json").touch()

@@ -44,12 +44,12 @@ def test_path_head_fetch_and_missing(model: Path) -> None:
     assert folder.head("config.json", 4096) == b'{"a": 1}'
     assert folder.head("config.json", 0) == folder.head("config.json", -1) == b""
     folder.fetch(["config.json"], events.append)
-    assert folder.missing(["config.json"]) == {} and events == []
+    assert folder.missing(["config.json"]) == folder.verify(["config.json"]) == {} and events == []
 
 
 def test_an_absent_file_names_the_nearest(model: Path) -> None:
     for ask in (lambda f: f.path("confg.json"), lambda f: f.head("confg.json", 1), lambda f: f.fetch(["confg.json"])):
-        with pytest.raises(ModelNotFound, match="'config.json'"):
+        with pytest.raises(ModelNotFound, match=r"'config\.json'"):
             ask(opened(model))
 
 
@@ -131,6 +131,14 @@ def test_a_cache_snapshot_may_use_the_store_that_repositories_share(tmp_path: Pa
     assert not opened(snapshot).files()
     (tmp_path / "blobs" / ".huggingface-shared-blobs").write_text("1\n")
     assert dict(opened(snapshot).files()) == {"model.safetensors": 6}
+
+
+def test_names_that_no_hub_would_have_are_left_out(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (b"a\\b.json", b"a\nb.json", b"\xff.json", "x\u202ey.json".encode()):
+        Path(os.fsdecode(bytes(model) + b"/" + name)).touch()
+    folder = opened(model)
+    assert set(folder.files()) == {"config.json", "vae/weights.safetensors"} and len(caplog.records) == 4
+    folder.fetch(folder.files())
 
 
 def test_pipes_are_not_files(model: Path) -> None:

@@ -11,6 +11,7 @@ from bestiary.errors import ModelNotFound, UnsafeName
 from bestiary.records import Progress, SourceOptions
 from bestiary.sources import hub_cache
 from bestiary.sources.hub import open_hub
+from bestiary.sources.transfer import progress_bar
 from bestiary.testing.hub import Fault, LocalHub, Request
 
 ID = "zoo/tiny-lion"
@@ -166,7 +167,7 @@ def test_an_absent_file_names_the_nearest_and_asks_nothing(hub: LocalHub, lion: 
     repository = opened()
     sent = len(hub.requests)
     for ask in (repository.path, lambda name: repository.head(name, 1), lambda name: repository.missing([name])):
-        with pytest.raises(ModelNotFound, match="'model.safetensors'"):
+        with pytest.raises(ModelNotFound, match=r"'model\.safetensors'"):
             ask("modle.safetensors")
     assert len(hub.requests) == sent
 
@@ -206,6 +207,49 @@ def test_the_token_is_sent_and_only_where_it_is_given(hub: LocalHub, lion: str, 
     assert {request.headers.get("authorization") for request in hub.requests} == {None}
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_token_is_not_sent_to_another_host(hub: LocalHub, lion: str, opened: Open, whole: bool) -> None:
+    """The hub redirects large files to a storage host, which is not to see the token."""
+    with LocalHub() as storage:
+        storage.add(ID, {"model.safetensors": WEIGHTS}, revision=lion)
+        headers = {
+            "Location": f"{storage.endpoint}/{ID}/resolve/{lion}/model.safetensors",
+            "X-Repo-Commit": lion,
+            "X-Linked-Etag": f'"{hub.etag(WEIGHTS)}"',
+            "X-Linked-Size": str(len(WEIGHTS)),
+        }
+        hub.faults.append(Fault("/resolve/", status=302, headers=headers, times=9))
+        repository = opened(token="hf_secret")
+        if whole:
+            assert repository.path("model.safetensors").read_bytes() == WEIGHTS
+        else:
+            assert repository.head("model.safetensors", 100) == WEIGHTS[:100]
+        assert {request.headers.get("authorization") for request in hub.requests} == {"Bearer hf_secret"}
+        assert [request.method for request in storage.requests] == ["GET"]
+        assert storage.requests[0].headers.get("authorization") is None
+
+
+def test_a_xet_download_is_counted_once() -> None:
+    """Its client reports the bytes of the network and those of the file; only the latter are the file's size."""
+    from types import SimpleNamespace
+
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    counted: list[int] = []
+    options = {"total": 100, "log_level": 20, "tqdm_class": progress_bar(counted.append)}
+    with XetDownloadProgressReporter(reconstruction_desc="x", transfer_desc="y", **options) as reporter:
+        for done in (40, 100):
+            report = SimpleNamespace(
+                total_bytes=100,
+                total_bytes_completed=done,
+                total_transfer_bytes_completed=done // 2,
+                total_bytes_completion_rate=1.0,
+                total_transfer_bytes_completion_rate=None,
+            )
+            reporter.update_progress(report)
+    assert counted == [40, 60]
+
+
 def test_the_endpoint_of_the_environment(
     hub: LocalHub, lion: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +272,9 @@ def test_two_commits_share_what_did_not_change(
     opened().path("model.safetensors")
     hub.add(ID, {"model.safetensors": WEIGHTS, "README.md": b"new"})
     monkeypatch.setattr(hub_cache, "file_hash", None)  # nothing may be hashed again
-    opened().path("model.safetensors")
+    repository = opened()
+    assert set(repository.missing(repository.files())) == {"README.md"}
+    repository.path("model.safetensors")
     assert downloads(hub) == 1
 
 

@@ -1,6 +1,7 @@
 """Every way in which a hub, a network or a disk fails has an error of its own, with a remedy."""
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -109,6 +110,14 @@ def test_the_search_for_near_names_may_fail(
         opened()
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_the_cache_is_offered_where_the_hub_declines(hub: LocalHub, lion: str, opened: Open, status: int) -> None:
+    opened().path("config.json")
+    hub.faults.append(Fault("/api/models", status=status))
+    with pytest.raises(SourceError, match="HF_HUB_OFFLINE=1"):
+        opened()
+
+
 def test_a_missing_revision_is_named(hub: LocalHub, lion: str, opened: Open) -> None:
     with pytest.raises(ModelNotFound, match="no revision 'v2'"):
         opened(revision="v2")
@@ -164,8 +173,10 @@ def test_a_server_that_never_answers(hub: LocalHub, lion: str, opened: Open, mon
         b"{}",
         b'{"id": "x"}',
         b'{"id": "x", "sha": "../../x", "siblings": []}',
-    ]
-    + [b'{"id": "x", "sha": "' + b"a" * 40 + b'", "siblings": [{}]}', b"\xff\xfe", b"[" * 100_000],
+        b'{"id": "x", "sha": "' + b"a" * 40 + b'", "siblings": [{}]}',
+        b"\xff\xfe",
+        b"[" * 100000,
+    ],
 )
 def test_an_answer_that_is_not_a_hubs(hub: LocalHub, opened: Open, body: bytes) -> None:
     hub.faults.append(Fault("/api/models", body=body))
@@ -197,7 +208,8 @@ def test_a_file_above_the_limit_of_the_process(hub: LocalHub, lion: str, child: 
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place], capture_output=True).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", place]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     yield place
     subprocess.run(["umount", place], check=True)
@@ -207,13 +219,14 @@ def test_a_disk_too_small_is_refused_before_a_byte_moves(
     hub: LocalHub, lion: str, opened: Open, tiny_disk: Path
 ) -> None:
     repository = opened(cache_dir=str(tiny_disk / "cache"))
-    with pytest.raises(SourceError, match="needs 0.00 GB more, and the disk has") as caught:
+    with pytest.raises(SourceError, match=r"needs 0\.00 GB more, and the disk has") as caught:
         repository.path("model.safetensors")
     assert "HF_HOME" in str(caught.value)
     assert hub.count("GET", "/resolve/") == 0
     repository.path("config.json")
 
 
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_a_disk_that_fills_while_a_file_arrives(
     hub: LocalHub, lion: str, opened: Open, tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 
 import jinja2.constants
 import jinja2.debug
-from jinja2 import Template, nodes
+from jinja2 import Template, Undefined, nodes
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError, UndefinedError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -79,6 +79,12 @@ class Environment(ImmutableSandboxedEnvironment):
     """jinja2's sandbox, and how far the render in it has come."""
 
     progress = Progress()
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """What jinja2 would let pass as an empty text, as long as nothing is done with it, is an error at once."""
+        if attribute.startswith("_"):
+            raise SecurityError(f"access to attribute {attribute!r} of {type(obj).__name__!r} object is unsafe.")
+        return super().unsafe_undefined(obj, attribute)
 
 
 class SafeDict:

@@ -45,9 +45,9 @@ class Tokenizer:
         self.pieces = Pieces(backend)
         self.clean_up = clean_up
         self._backend = backend
-        self._special_ids = frozenset(
-            place for place, token in backend.get_added_tokens_decoder().items() if token.special
-        )
+        added = backend.get_added_tokens_decoder()
+        self._added = {place: token.content for place, token in added.items()}
+        self._special_ids = frozenset(place for place, token in added.items() if token.special)
         self._plain: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()
 
@@ -101,7 +101,10 @@ class Tokenizer:
 
     def token(self, token_id: int) -> str:
         """The token as the vocabulary spells it ("Ġthe"), which is not its text."""
-        found = self._backend.id_to_token(token_id) if 0 <= token_id < 1 << 32 else None
+        # The library spells an added token as its normalizer does: "▁<unk>".
+        found = self._added.get(token_id)
+        if found is None and 0 <= token_id < 1 << 32:
+            found = self._backend.id_to_token(token_id)
         if found is None:
             raise TokenizerError(f"No token has the id {token_id}", where=self.origin)
         return found
@@ -118,6 +121,10 @@ class Tokenizer:
     def is_special(self, token_id: int) -> bool:
         """Whether the token controls rather than speaks; `decode` leaves those out."""
         return token_id in self._special_ids
+
+    def special_texts(self) -> tuple[str, ...]:
+        """The texts that become special tokens wherever `encode` may use these."""
+        return tuple(self.token(place) for place in sorted(self._special_ids))
 
     @property
     def bos_token(self) -> str | None:

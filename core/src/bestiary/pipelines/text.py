@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from bestiary.config import Config
-from bestiary.errors import RequestError
+from bestiary.errors import RequestError, TemplateError
+from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion
 from bestiary.generation.generator import Generator, collect
 from bestiary.generation.sampling import Sampling, defaults_from, merged
@@ -21,8 +22,7 @@ from bestiary.loading import LoadedModel, generation_config
 from bestiary.nn import CausalLM
 
 Prompt = str | Sequence[int]
-Message = Mapping[str, Any]
-_TEMPLATE_OPTIONS = ("tools", "documents", "add_generation_prompt", "continue_final_message")
+_TEMPLATE_OPTIONS = ("tools", "documents", "add_generation_prompt", "continue_final_message", "template_variables")
 
 
 class TextPipeline:
@@ -39,7 +39,7 @@ class TextPipeline:
         recommended = generation_config(loaded.repository)
         self.loaded = loaded
         self.tokenizer = Tokenizer.from_repository(loaded.repository)
-        self.template = ChatTemplate.from_repository(loaded.repository, self.tokenizer, loaded.architecture.chat_template)
+        self.chats = self._chat_encoder()
         self.sampling = defaults_from(recommended)
         self.generator: Generator | None = Generator(
             model,
@@ -70,31 +70,30 @@ class TextPipeline:
     def chat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
         """Answer a text, or a list of messages {"role", "content"}.
 
-        Besides the sampling options: tools, documents, continue_final_message, and `template` (a dict of further
-        variables for the chat template, such as enable_thinking).
+        Besides the sampling options: tools, documents, continue_final_message, and `template_variables` (a dict of
+        further variables for the chat template, such as enable_thinking).  Raises TemplateError where the model has no
+        chat template.
         """
         return collect(self.stream_chat(messages, **options))
 
     def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Chunk]:
         """Answer chunk by chunk; the arguments are those of `chat`."""
         rendering = {name: options.pop(name) for name in _TEMPLATE_OPTIONS if name in options}
-        variables = options.pop("template", None) or {}
         sampling = merged(self.sampling, options)
-        tokens = self.tokenize_chat(messages, **rendering, **variables)
-        return self._running().stream(tokens, sampling)
+        return self._running().stream(self.tokenize_chat(messages, **rendering), sampling)
 
-    def render(self, messages: str | Sequence[Message], **variables: Any) -> str:
+    @property
+    def can_chat(self) -> bool:
+        """Whether the model, or its family's plugin, has a chat template."""
+        return isinstance(self.chats, ChatEncoder)
+
+    def render(self, messages: str | Sequence[Message], **options: Any) -> str:
         """The prompt that the chat template makes of messages, ready for the model's answer."""
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
-            raise RequestError('Messages are a list of {"role": ..., "content": ...}.')
-        variables.setdefault("add_generation_prompt", not variables.get("continue_final_message"))
-        return self.template.render([dict(message) for message in messages], **variables)
+        return self._chatting().render(messages, **_template_arguments(options))
 
-    def tokenize_chat(self, messages: str | Sequence[Message], **variables: Any) -> list[int]:
-        """The tokens of `render`; the template writes its own special tokens."""
-        return self.tokenizer.encode(self.render(messages, **variables), add_special_tokens=False)
+    def tokenize_chat(self, messages: str | Sequence[Message], **options: Any) -> list[int]:
+        """The tokens of `render`: the template's special tokens are special, their texts inside user messages are not."""
+        return self._chatting().encode(messages, **_template_arguments(options))
 
     # Async twins
 
@@ -152,18 +151,43 @@ class TextPipeline:
             raise RequestError("This pipeline is closed.", fix="load the model again")
         return self.generator
 
+    def _chatting(self) -> ChatEncoder:
+        if isinstance(self.chats, TemplateError):
+            raise self.chats
+        return self.chats
+
+    def _chat_encoder(self) -> ChatEncoder | TemplateError:
+        """The error is kept for the first chat: a model without a template can still continue text."""
+        fallback = self.loaded.architecture.chat_template
+        if fallback and any(self.tokenizer.id(text) is None for text in fallback.stop):
+            # The family's template speaks in tokens that this older or base model does not have.
+            fallback = None
+        try:
+            template = ChatTemplate.from_repository(
+                self.loaded.repository, fallback=fallback, special_tokens=self.tokenizer.special_tokens
+            )
+        except TemplateError as error:
+            return error
+        return ChatEncoder(template, self.tokenizer)
+
     def _end_tokens(self, recommended: Mapping[str, Any]) -> frozenset[int]:
         """Ids that end an answer: what generation_config.json, config.json, the tokenizer or the family's template say."""
         stated = recommended.get("eos_token_id", self.loaded.config.text.get("eos_token_id"))
         ends = {stated} if isinstance(stated, int) else set(stated or ())
-        if self.tokenizer.eos_token_id is not None:
-            ends.add(self.tokenizer.eos_token_id)
+        if self.tokenizer.eos_id is not None:
+            ends.add(self.tokenizer.eos_id)
         fallback = self.loaded.architecture.chat_template
         for text in fallback.stop if fallback else ():
             token = self.tokenizer.id(text)
             if token is not None:
                 ends.add(token)
         return frozenset(ends)
+
+
+def _template_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `ChatEncoder` from those of `chat`: what a request sends for the template stays apart."""
+    variables = options.pop("template_variables", None)
+    return {**options, "variables": variables}
 
 
 async def _in_thread(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:

@@ -1,8 +1,10 @@
 """A model in a single weight file, such as a .gguf, with the small files that lie next to it."""
 
+# ruff: noqa: PTH111, PTH113 - os.path answers False where Path raises: a name too long, a folder not to be read
+
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from bestiary.errors import ModelNotFound, UnsafeName
 from bestiary.records import SourceOptions
@@ -14,7 +16,7 @@ WEIGHT_SUFFIXES = frozenset({
     ".msgpack", ".onnx", ".pb", ".tflite", ".mlmodel",
 })
 # fmt: on
-"""Endings under which weights are published.  The suffix of the chosen file is added, so a plugin's format needs none."""
+"""Endings under which weights are published.  That of the chosen file is added, so a plugin's format needs none."""
 
 _COMPANIONS = frozenset({".json", ".jinja", ".model", ".txt", ".tiktoken", ".yaml", ".yml", ".vocab", ".spm"})
 _SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.[^.]+)")
@@ -47,8 +49,8 @@ def open_file(id: str, options: SourceOptions) -> Folder:
 def _belongs(name: str, chosen: str) -> bool:
     if name == chosen or _same_split(name, chosen):
         return True
-    suffix = os.path.splitext(name)[1].lower()
-    if suffix in WEIGHT_SUFFIXES or suffix == os.path.splitext(chosen)[1].lower():
+    suffix = PurePath(name).suffix.lower()
+    if suffix in WEIGHT_SUFFIXES or suffix == PurePath(chosen).suffix.lower():
         return False
     if name.endswith(".index.json"):  # it would name the shards of another model, except for the chosen one's own
         split = _SPLIT.fullmatch(chosen)
@@ -69,4 +71,4 @@ def _parts(path: Path) -> list[str]:
     """The names that the user asked for by giving `path`: their links may lead anywhere."""
     if not _SPLIT.fullmatch(path.name):
         return [path.name]
-    return [entry for entry in os.listdir(path.parent) if _same_split(entry, path.name)]
+    return [entry.name for entry in path.parent.iterdir() if _same_split(entry.name, path.name)]

@@ -1,5 +1,7 @@
 """A model in a local folder."""
 
+# ruff: noqa: PTH110, PTH111, PTH112 - os.path answers False where Path raises: a name too long, a folder not to be read
+
 import logging
 import os
 import stat
@@ -10,7 +12,7 @@ from types import MappingProxyType
 from bestiary.errors import ModelNotFound, OptionError, SourceError, UnsafeName
 from bestiary.nearest import did_you_mean
 from bestiary.records import Progress, SourceOptions
-from bestiary.sources.names import check_name
+from bestiary.sources.names import check_name, name_fault
 
 MAX_ENTRIES = 10_000
 """Files and folders looked at before a folder is taken for something else than a model."""
@@ -39,7 +41,7 @@ def open_folder(id: str, options: SourceOptions) -> "Folder":
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, the home of an unknown user
         raise UnsafeName(f"{id[:80]!a} cannot be a path.", fix="give the path of a model's folder") from None
     if not found:
-        parent = root.parent if root.parent.is_dir() else Path(".")
+        parent = root.parent if root.parent.is_dir() else Path()
         hint = did_you_mean(root.name, _listing(parent))
         raise ModelNotFound(f"There is no folder or file {str(root)!r}. {hint}".rstrip(), where=parent.resolve())
     return Folder(root, id)
@@ -81,7 +83,7 @@ class Folder:
         self._files: Mapping[str, int] | None = None
 
     def files(self) -> Mapping[str, int]:
-        """Every file with its size in bytes; hidden ones and links that lead outside are left out, the latter logged."""
+        """Every file with its size in bytes; hidden ones are left out, and, with a warning, links that lead outside."""
         if self._files is None:
             self._files = MappingProxyType(dict(sorted(self._scan())))
         return self._files
@@ -106,7 +108,7 @@ class Folder:
         """The first `length` bytes of a file."""
         path = self.path(name)
         try:
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 return file.read(max(length, 0))
         except OSError as error:
             raise unreadable(path, error) from error
@@ -118,6 +120,11 @@ class Folder:
 
     def missing(self, names: Iterable[str]) -> Mapping[str, int]:
         """Always empty: what is not here cannot be fetched."""
+        self.fetch(names)
+        return {}
+
+    def verify(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Always empty: a folder states no hashes to compare with."""
         self.fetch(names)
         return {}
 
@@ -162,6 +169,9 @@ class Folder:
         if entry.is_symlink() and name not in self._trusted and not self._inside(Path(entry.path)):
             if os.path.exists(entry.path):
                 log.warning("left out %s: its link leads out of %s", name, self.root, extra={"file": name})
+            return False
+        if fault := name_fault(name):
+            log.warning("left out a file of %s: its name %a %s", self.root, name, fault, extra={"file": name})
             return False
         return True
 

@@ -10,6 +10,8 @@ only once its hash was seen to be right.  The marks spare later loads the hashin
 accidents, not against somebody who may write to the cache and so could forge them.
 """
 
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114 - os.path answers False where Path raises (a folder not to be read)
+
 import hashlib
 import json
 import logging
@@ -19,15 +21,16 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from bestiary.sources.names import check_name
+from bestiary.sources.names import check_name, name_fault
 
 STALE_SECONDS = 24 * 3600
 """Age after which a partial file is nobody's: a download that lives writes at least once a minute."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _BLOCK = 4 << 20
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,12 @@ class HubCache:
         """Where a file of a commit lies, or would lie."""
         return self.snapshot(commit) / check_name(name)
 
+    def holds(self, commit: str, name: str, expected: str | None) -> bool:
+        """Whether the content of a file is here: for this commit, or for another one that shares it."""
+        if os.path.exists(self.pointer(commit, name)):
+            return True
+        return expected is not None and os.path.exists(self.folder / "blobs" / expected)
+
     # Revisions
 
     def resolve(self, revision: str) -> str | None:
@@ -56,24 +65,24 @@ class HubCache:
         if not COMMIT.fullmatch(revision):
             try:
                 commit = (self.folder / "refs" / revision).read_text().strip()
-            except OSError:
+            except (OSError, ValueError):
                 return None
-        return commit if COMMIT.fullmatch(commit) and self.snapshot(commit).is_dir() else None
+        return commit if COMMIT.fullmatch(commit) and os.path.isdir(self.snapshot(commit)) else None
 
     def remember(self, revision: str, commit: str) -> None:
         """Note what a revision means, for later loads without a network.  huggingface_hub leaves that out where it is
         asked for a commit, as it always is here."""
         path = self.folder / "refs" / revision
         try:
-            if revision != commit and (not path.exists() or path.read_text() != commit):
+            if revision != commit and (not os.path.exists(path) or path.read_text() != commit):
                 _write(path, commit)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.debug("could not write %s: %s", path, error)
 
     def revisions(self) -> list[str]:
         """Names of the revisions that are cached, for messages."""
         refs = self.folder / "refs"
-        return sorted(str(path.relative_to(refs)) for path in refs.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(refs)) for path in refs.rglob("*") if os.path.isfile(path))
 
     # Files
 
@@ -84,8 +93,9 @@ class HubCache:
         for folder, _, names in os.walk(root):
             for name in names:
                 path = Path(folder, name)
-                if path.is_file():  # not a link whose blob was deleted
-                    found[path.relative_to(root).as_posix()] = path.stat().st_size
+                relative = path.relative_to(root).as_posix()
+                if name_fault(relative) is None and os.path.isfile(path):  # not a link whose blob was deleted
+                    found[relative] = path.stat().st_size
         return dict(sorted(found.items()))
 
     def stated_hash(self, pointer: Path) -> str | None:
@@ -95,14 +105,14 @@ class HubCache:
         hashes of another kind.
         """
         try:
-            name = os.path.basename(os.readlink(pointer))
+            name = pointer.readlink().name
         except OSError:
             return None
-        return name if _HASH.fullmatch(name) else None
+        return name if HASH.fullmatch(name) else None
 
     def discard(self, pointer: Path) -> None:
         """Delete a file together with its blob, so that no other program takes it for good."""
-        blob = pointer.parent / os.readlink(pointer) if pointer.is_symlink() else pointer
+        blob = pointer.parent / pointer.readlink() if os.path.islink(pointer) else pointer
         for path in (Path(os.path.realpath(pointer)), blob, pointer):
             try:
                 path.unlink(missing_ok=True)
@@ -122,7 +132,7 @@ class HubCache:
     def room(self) -> int:
         """Bytes free where the cache lies, with what downloads in progress have already taken."""
         place = self.folder
-        while not place.exists() and place != place.parent:
+        while not os.path.exists(place) and place != place.parent:
             place = place.parent
         partial = 0
         for path in (self.folder / "blobs").glob("*.incomplete"):
@@ -135,8 +145,11 @@ class HubCache:
     # Verification
 
     def is_verified(self, pointer: Path, expected: str) -> bool:
-        """Whether this very file, unchanged since, had the hash.  Raises FileNotFoundError."""
-        state = self._state(pointer, expected)
+        """Whether this very file, unchanged since, had the hash."""
+        try:
+            state = self._state(pointer, expected)
+        except OSError:
+            return False
         if state in self._seen:
             return True
         try:
@@ -147,6 +160,13 @@ class HubCache:
             return False
         self._seen.add(state)
         return True
+
+    def forget(self, pointer: Path) -> None:
+        """Let the next `is_verified` of a file say no."""
+        place = os.path.relpath(os.path.realpath(pointer), os.path.realpath(self.cache))
+        self._seen = {state for state in self._seen if state[0] != place}
+        with suppress(OSError):
+            self._mark(place).unlink(missing_ok=True)
 
     def verify(self, pointer: Path, expected: str, size: int | None, advance: Callable[[int], None]) -> str | None:
         """Hash a file and remember it if it is right; otherwise say in words what is wrong.
@@ -170,7 +190,7 @@ class HubCache:
 
     def _state(self, pointer: Path, expected: str) -> tuple[str, int, int, int, str]:
         real = os.path.realpath(pointer)
-        status = os.stat(real)
+        status = Path(real).stat()
         # Relative to the cache, so that a cache under another path keeps its marks.
         place = os.path.relpath(real, os.path.realpath(self.cache))
         return place, status.st_size, status.st_mtime_ns, status.st_ino, expected
@@ -182,7 +202,7 @@ class HubCache:
 def file_hash(path: Path, length: int, advance: Callable[[int], None]) -> str:
     """sha256 (`length` 64) or git's blob sha1 (`length` 40) of a file, in hexadecimal digits."""
     block = memoryview(bytearray(_BLOCK))
-    with open(path, "rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as file:
         digest = hashlib.sha256() if length == 64 else hashlib.sha1(usedforsecurity=False)
         if length == 40:
             digest.update(b"blob %d\0" % os.fstat(file.fileno()).st_size)
@@ -195,12 +215,13 @@ def file_hash(path: Path, length: int, advance: Callable[[int], None]) -> str:
 def _write(path: Path, text: str) -> None:
     """Replace a small file in one step: two processes may write it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink()
         raise

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.errors import HubUnavailable
-from bestiary.sources.hub_cache import COMMIT
+from bestiary.sources.hub_cache import COMMIT, HASH
 from bestiary.sources.hub_errors import Place, translated
 from bestiary.sources.names import check_name
 
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a listing: its size, and its sha256 or git blob sha1 where the hub states one."""
+    """One file of a listing: its size, and its sha256 or git blob sha1.  Mirrors of the hub may leave out both."""
 
-    size: int
+    size: int | None
     hash: str | None
 
 
@@ -156,12 +156,15 @@ class HubClient:
         try:  # HfApi.list_models takes no time limit, and an error message should not wait
             answer = get_session().get(f"{self.place.endpoint}/api/models", params=parameters, timeout=NEAR_TIMEOUT)
             return [str(model["id"]) for model in answer.json()] if answer.status_code == 200 else []
-        except Exception as error:  # noqa: BLE001 - a hint must not hide the error that it belongs to
+        except Exception as error:  # a hint must not hide the error that it belongs to
             log.debug("no near names: %s", error)
             return []
 
 
 def _entry(sibling: Any) -> Entry:
     stated = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    size = (sibling.lfs.size if sibling.lfs else sibling.size) or 0
-    return Entry(int(size), stated if isinstance(stated, str) and len(stated) in (40, 64) else None)
+    size = sibling.lfs.size if sibling.lfs else sibling.size
+    return Entry(
+        size if isinstance(size, int) and size >= 0 else None,
+        stated if isinstance(stated, str) and HASH.fullmatch(stated) else None,
+    )

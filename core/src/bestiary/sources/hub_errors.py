@@ -1,4 +1,4 @@
-"""What the hub's client raises, in our words.  Nothing of huggingface_hub or its HTTP client leaves this package raw."""
+"""What the hub's client raises, in our words: nothing of huggingface_hub or its HTTP client leaves this package raw."""
 
 import errno
 import re
@@ -81,7 +81,11 @@ def _from_answer(response: Any, place: Place, doing: str) -> BestiaryError:
             fix=f"see its branches and tags at {place.endpoint}/{place.repository}/tree/main",
         )
     if code == "EntryNotFound":
-        return ModelNotFound(f"{place.repository} has no such file at {place.revision} ({doing}).", where=place)
+        return ModelNotFound(
+            f"{place.repository} has no such file at {place.revision} ({doing}).",
+            where=place,
+            fix=f"see its files at {place.endpoint}/{place.repository}/tree/{place.revision}",
+        )
     if code == "GatedRepo":
         return AccessDenied(
             f"{place.repository} is gated: its terms must be accepted once, with an account. {said}".rstrip(),

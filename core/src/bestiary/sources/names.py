@@ -19,7 +19,7 @@ _DECEPTIVE = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u
 
 def check_name(name: str, where: object = None) -> str:
     """`name`, if it is a relative path with forward slashes that stays in its folder.  Raises UnsafeName."""
-    if reason := _name_fault(name):
+    if reason := name_fault(name):
         raise UnsafeName(
             f"The file name {_shown(name)} {reason}.",
             where=where,
@@ -55,7 +55,8 @@ def check_revision(revision: str) -> str:
     return revision
 
 
-def _name_fault(name: str) -> str | None:
+def name_fault(name: str) -> str | None:
+    """What `check_name` would refuse, in words: for listings of local folders, which leave such a name out."""
     if not name:
         return "is empty"
     if len(name) > MAX_NAME:

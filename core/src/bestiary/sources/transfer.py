@@ -41,18 +41,20 @@ class Transfer:
             self._done.setdefault(stage, {}).update(dict.fromkeys(sizes, 0))
 
     def advance(self, stage: str, name: str, count: int) -> None:
-        """Count bytes.  Raises Stopped after an interruption or the failure of another file."""
+        """Count bytes of an expected file.  Raises Stopped after an interruption or the failure of another file."""
         if self.stopped.is_set():
             raise Stopped
         with self._lock:
-            self._done[stage][name] += count
-            self._latest[stage] = name
+            if name in self._done.get(stage, ()):
+                self._done[stage][name] += count
+                self._latest[stage] = name
 
     def finish(self, stage: str, name: str) -> None:
         """The file is complete, whatever was counted."""
         with self._lock:
-            self._done[stage][name] = self._totals[stage][name]
-            self._latest[stage] = name
+            if name in self._done.get(stage, ()):
+                self._done[stage][name] = self._totals[stage][name]
+                self._latest[stage] = name
 
     def run(self, work: Callable[[str], None], names: Sequence[str]) -> None:
         """work(name) for every name.  The first failure stops the others and is raised."""
@@ -69,7 +71,7 @@ class Transfer:
                     return
                 try:
                     work(name)
-                except BaseException as error:  # noqa: BLE001 - carried to the thread that asked
+                except BaseException as error:  # carried to the thread that asked
                     outcomes.put(error)
                 else:
                     outcomes.put(None)

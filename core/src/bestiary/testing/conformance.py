@@ -81,21 +81,19 @@ class ArchitectureTests:
         assert architecture.tiny and len(resolve(architecture.tiny)) >= 3
 
     def test_fallback_template(self, architecture: Architecture) -> None:
-        from bestiary.generation.template import render
+        from bestiary.generation.template import ChatTemplate
 
         if architecture.chat_template is None:
             assert architecture.name not in self.golden_chats
             return
         assert self.golden_chats.get(architecture.name), f"golden_chats has no text for {architecture.name}"
+        template = ChatTemplate(
+            architecture.chat_template.jinja,
+            source=architecture.name,
+            special_tokens={"bos_token": "<s>", "eos_token": "</s>"},
+        )
         for messages, expected in self.golden_chats[architecture.name]:
-            made = render(
-                architecture.chat_template.jinja,
-                messages,
-                add_generation_prompt=True,
-                bos_token="<s>",
-                eos_token="</s>",
-            )
-            assert made == expected
+            assert template.render(messages, add_generation_prompt=True) == expected
 
     # The model
 

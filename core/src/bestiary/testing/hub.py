@@ -10,9 +10,11 @@ file by revision or commit with ETag, size, commit and Range) and misbehaves on 
 finds it through `hub.environment`.
 """
 
+import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -77,6 +79,7 @@ class LocalHub:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.before: Callable[[Request], None] | None = None
+        self.connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -92,6 +95,10 @@ class LocalHub:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+        with self._lock:
+            for connection in self.connections:  # a client that keeps one open would go on being served
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -121,7 +128,12 @@ class LocalHub:
             return hashlib.sha256(content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
-    # Answers, called by the handler
+    # Called by the handler
+
+    def connect(self, connection: socket.socket, opened: bool) -> None:
+        """Note a connection, so that leaving the hub ends it."""
+        with self._lock:
+            (self.connections.add if opened else self.connections.discard)(connection)
 
     def arrive(self, request: Request) -> Fault:
         """Note a request, and take the fault that is meant for it."""
@@ -182,6 +194,19 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            hub.connect(self.connection, True)
+
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):  # the client was killed between two requests
+                super().handle()
+
+        def finish(self) -> None:
+            hub.connect(self.connection, False)
+            with contextlib.suppress(OSError):
+                super().finish()
+
         def do_GET(self) -> None:
             self._serve("GET")
 
@@ -194,7 +219,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
         def _serve(self, method: str) -> None:
             try:
                 self._answer(method)
-            except (BrokenPipeError, ConnectionResetError):  # the client was killed, or had enough
+            except OSError:  # the client was killed, or had enough
                 self.close_connection = True
 
         def _answer(self, method: str) -> None:
@@ -224,7 +249,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
         def _json(self, answer: object) -> None:
             if isinstance(answer, str):
                 return self._send(404, b"", {"X-Error-Code": answer})
-            self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+            return self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
         def _file(self, fault: Fault, id: str, revision: str, name: str) -> None:
             answer = hub.file(id, revision, name)
@@ -243,7 +268,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                     return self._send(416, b"", {"Content-Range": f"bytes */{len(body)}"})
                 headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
                 body, status = body[start : end + 1], 206
-            self._send(status, body, headers, fault)
+            return self._send(status, body, headers, fault)
 
         def _send(self, status: int, body: bytes, headers: Mapping[str, str], fault: Fault | None = None) -> None:
             self.send_response(status)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from checks import passes
 from dialogues import Dialogue, dialogue
-from rendering import MODEL, Renderer
-from tokenizers import Tokenizer
+from rendering import MODEL
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 SAMPLE = Path(__file__).parent.parent / "tests" / "heldout.json"
+BATCH = 64
 
 
 def questions(count: int, per_kind: int) -> list[Dialogue]:
@@ -28,28 +28,28 @@ def questions(count: int, per_kind: int) -> list[Dialogue]:
 
 
 def answers(dialogues: list[Dialogue]) -> list[str]:
-    """The model's greedy answers; prompts of equal length share a batch, so none is padded."""
+    """The model's greedy answers, in batches of similar length that are padded on the left."""
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    renderer = Renderer(Tokenizer.from_file(str(MODEL / "tokenizer.json")))
-    greedy = GenerationConfig(do_sample=False, max_new_tokens=160, eos_token_id=2, pad_token_id=0)
-    groups = defaultdict(list)
-    for index, item in enumerate(dialogues):
-        prompt = renderer.prompt(item.messages[:-1], item.tools, bool(item.thought))
-        if index % 50 == 0:
-            extra = {"enable_thinking": bool(item.thought), "add_generation_prompt": True, "tokenize": False}
-            same = tokenizer.apply_chat_template(item.messages[:-1], tools=item.tools or None, **extra)
-            assert same == prompt, "the training text differs from the chat template of transformers"
-        ids = tokenizer(prompt)["input_ids"]
-        groups[len(ids)].append((index, ids))
+    tokenizer = AutoTokenizer.from_pretrained(MODEL, padding_side="left")
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=128, eos_token_id=2, pad_token_id=0)
+    prompts: list[str] = []
+    for item in dialogues:
+        switches: dict[str, Any] = {
+            "enable_thinking": bool(item.thought),
+            "add_generation_prompt": True,
+            "tokenize": False,
+        }
+        prompts.append(tokenizer.apply_chat_template(item.messages[:-1], tools=item.tools or None, **switches))
     found = [""] * len(dialogues)
-    for group in groups.values():
-        prompts = torch.tensor([ids for _, ids in group])
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for start in range(0, len(order), BATCH):
+        batch = order[start : start + BATCH]
+        inputs = tokenizer([prompts[index] for index in batch], padding=True, return_tensors="pt")
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]  # [B, T]
         with torch.inference_mode():
-            out = model.generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=greedy)
-        for (index, ids), row in zip(group, out.tolist(), strict=True):
-            text = tokenizer.decode(row[len(ids) :], skip_special_tokens=False)
-            found[index] = text.split("<|im_end|>")[0]
+            rows = model.generate(ids, attention_mask=mask, generation_config=greedy)[:, ids.shape[1] :]
+        for index, row in zip(batch, rows, strict=True):
+            found[index] = tokenizer.decode(row, skip_special_tokens=False).split("<|im_end|>")[0]
     return found
 
 

@@ -91,8 +91,13 @@ def export(model: LlamaForCausalLM) -> None:
     save_file(weights, MODEL / "model.safetensors", metadata={"format": "pt"})
     (MODEL / "model.safetensors").chmod(0o644)
     config = model.config.to_dict()
-    written = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "torch_dtype": "bfloat16"}
-    written |= {name: config[name] for name in CONFIGURED} | CONTROL | {"rope_theta": 10000.0}
+    written: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+    written |= (
+        {"dtype": "bfloat16", "torch_dtype": "bfloat16"}
+        | {name: config[name] for name in CONFIGURED}
+        | CONTROL
+        | {"rope_theta": 10000.0}
+    )
     (MODEL / "config.json").write_text(json.dumps(written, indent=2) + "\n")
     sampling = {"do_sample": True, "temperature": 0.2, "top_p": 0.9, "top_k": 20}
     GenerationConfig(**CONTROL, **sampling, max_new_tokens=256).save_pretrained(MODEL)
@@ -143,7 +148,7 @@ def main() -> None:
         if step % 500 == 0 or step == options.steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "pool": pool}
             torch.save(state, options.checkpoint)
-            export(model)
+    export(model)
 
 
 if __name__ == "__main__":

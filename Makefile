@@ -1,0 +1,61 @@
+# `make demo` talks to the packaged model; `make test` runs every test.  Both make .venv first and need only python3, pip,
+# git, make and gcc.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+TEXT := -e core -e plugins/text/llama -e plugins/text/demo
+ALL := -e . -e core[testing] -e plugins/text/llama -e plugins/text/qwen -e plugins/text/gemma -e plugins/text/demo
+SOURCES := core/src/bestiary plugins/text/llama/src/bestiary_llama plugins/text/qwen/src/bestiary_qwen \
+	plugins/text/gemma/src/bestiary_gemma plugins/text/demo/src/bestiary_demo
+PROJECTS := constraints.txt pyproject.toml $(wildcard core/pyproject.toml plugins/*/*/pyproject.toml)
+
+.PHONY: demo setup test lint type format check bench clean help
+
+help:
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/ -/'
+
+demo: $(VENV)/demo.done ## install what the packaged model needs, and let it answer
+	@for question in "Hello! Who are you?" "What is 27 + 45?" "What is the capital of France?"; do \
+		echo "> $$question"; $(BIN)/bestiary run demo "$$question" || exit 1; done
+	@echo "Talk to it yourself: $(BIN)/bestiary run demo"
+
+setup: $(VENV)/test.done ## install what the tests need
+
+test: $(VENV)/test.done ## run every test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+lint: $(VENV)/test.done ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(VENV)/test.done ## types
+	$(BIN)/mypy $(SOURCES)
+
+format: $(VENV)/test.done ## write the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint type test ## all three
+
+bench: $(VENV)/test.done ## memory and speed of a load
+	$(BIN)/python benchmarks/load.py
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/base.done: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip hatchling editables
+	$(PIP) torch numpy
+	@touch $@
+
+$(VENV)/demo.done: $(VENV)/base.done $(PROJECTS)
+	$(PIP) --no-build-isolation $(TEXT)
+	@touch $@
+
+$(VENV)/test.done: $(VENV)/base.done $(PROJECTS)
+	$(PIP) --no-build-isolation $(ALL)
+	$(PIP) ruff mypy pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis
+	@touch $@

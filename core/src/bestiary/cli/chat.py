@@ -1,0 +1,134 @@
+"""The conversation on a terminal: turns, and the commands that begin with a slash."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+
+from bestiary.errors import BestiaryError
+from bestiary.nearest import did_you_mean
+
+HELP = """\
+/help                 this list
+/system TEXT          set the system message, and begin anew; without TEXT remove it
+/clear                forget the conversation
+/exit                 leave (also Ctrl-D)
+/set                  show the sampling settings
+/temperature NUMBER   0 takes the most probable token
+/topk NUMBER          sample from the k most probable tokens; 0: all
+/topp NUMBER          sample from the tokens that reach this probability
+/minp NUMBER          sample from tokens this probable, relative to the best
+/maxtokens NUMBER     new tokens at most
+/seed NUMBER          the same seed gives the same text
+Ctrl-C stops an answer."""
+_SETTINGS: dict[str, tuple[str, type]] = {
+    "/temperature": ("temperature", float),
+    "/topk": ("top_k", int),
+    "/topp": ("top_p", float),
+    "/minp": ("min_p", float),
+    "/maxtokens": ("max_tokens", int),
+    "/seed": ("seed", int),
+}
+COMMANDS = ("/help", "/system", "/clear", "/exit", "/set", *_SETTINGS)
+
+
+@dataclass
+class Conversation:
+    """The state of one conversation: its pipeline, the messages so far and the sampling settings."""
+
+    pipe: Any
+    system: str | None
+    sampling: dict[str, Any]
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def turn(self, text: str, stats: bool) -> None:
+        """Ask, print the answer, and remember both; an answer that was stopped is forgotten with its question."""
+        from bestiary.cli.run import show
+
+        if not self.pipe.can_chat:
+            show(self.pipe.stream(text, **self.sampling), stats)
+            return
+        head = [{"role": "system", "content": self.system}] if self.system else []
+        asked = [*self.messages, {"role": "user", "content": text}]
+        answer: list[str] = []
+        chunks = (answer.append(chunk.text) or chunk for chunk in self.pipe.stream_chat([*head, *asked], **self.sampling))  # type: ignore[func-returns-value]
+        if show(chunks, stats) is not None:
+            self.messages = [*asked, {"role": "assistant", "content": "".join(answer)}]
+
+    def command(self, line: str) -> bool:
+        """Obey a line that begins with a slash; False ends the conversation."""
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if name in ("/exit", "/quit"):
+            return False
+        if name == "/help":
+            typer.echo(HELP)
+        elif name == "/clear":
+            self.messages = []
+            typer.echo("[the conversation is forgotten]")
+        elif name == "/system":
+            self.system, self.messages = rest or None, []
+            typer.echo("[a new conversation begins]")
+        elif name == "/set":
+            typer.echo("\n".join(f"{key} {value}" for key, value in self.settings().items()))
+        elif name in _SETTINGS:
+            self._set(name, rest)
+        else:
+            typer.echo(f"There is no command {name}. {did_you_mean(name, COMMANDS)} /help lists them.")
+        return True
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the next answer will have."""
+        from dataclasses import asdict
+
+        from bestiary.generation.sampling import merged
+
+        return asdict(merged(self.pipe.sampling, self.sampling))
+
+    def _set(self, command: str, text: str) -> None:
+        from bestiary.generation.sampling import merged
+
+        name, kind = _SETTINGS[command]
+        try:
+            changed = {**self.sampling, name: kind(text)}
+            merged(self.pipe.sampling, changed)
+        except ValueError:
+            typer.echo(f"{command} takes a number, such as {command} {kind(1)}")
+            return
+        except BestiaryError as error:
+            typer.echo(str(error))
+            return
+        self.sampling = changed
+        typer.echo(f"[{name} is {changed[name]}]")
+
+
+def converse(conversation: Conversation, stats: bool) -> None:
+    """Read turns from the terminal until /exit or Ctrl-D."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (line editing and history for input())
+    typer.echo(f"{conversation.pipe!r}\n/help lists the commands.", err=True)
+    if not conversation.pipe.can_chat:
+        typer.echo("The model has no chat template: it continues your text.", err=True)
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            typer.echo()
+            return
+        except KeyboardInterrupt:
+            typer.echo()
+            continue
+        if not line:
+            continue
+        try:
+            if line.startswith("/"):
+                if not conversation.command(line):
+                    return
+            else:
+                conversation.turn(line, stats)
+        except BestiaryError as error:
+            print(f"error: {error}", file=sys.stderr)

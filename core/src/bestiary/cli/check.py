@@ -1,0 +1,70 @@
+"""`bestiary check`: are the files whole, and do they fit the architecture?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bestiary.cli.options import CacheDir, Model, Offline, Plugin, Revision
+from bestiary.cli.text import size
+from bestiary.errors import CheckpointError
+from bestiary.loading import choose_loader, identify_model, open_checkpoint, weight_headers
+from bestiary.progress import bar
+from bestiary.protocols import Checkpoint
+from bestiary.records import Progress, SourceOptions
+from bestiary.registry import default_registry
+
+
+def check(
+    model: Model,
+    revision: Revision = None,
+    plugin: Plugin = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    finite: Annotated[bool, typer.Option("--finite", help="Read every tensor and look for NaN and infinity.")] = False,
+) -> None:
+    """Verify the hashes of a model's files and its weight plan, without building it.
+
+    Weights that are not here yet are planned from their headers, and not fetched.
+    """
+    from bestiary.building import build_empty, make_plan
+
+    registry = default_registry()
+    with bar() as report:
+        options = SourceOptions(revision=revision, cache_dir=cache_dir, offline=offline, progress=report)
+        identified = identify_model(model, options, registry, plugin)
+        repository = identified.repository
+        _, names = choose_loader(repository, registry)
+        missing = repository.missing(names)
+        verified = repository.verify([name for name in repository.files() if name not in repository.missing([name])])
+        network = build_empty(identified.architecture, identified.config)
+        plan = make_plan(identified.architecture, identified.config, network, weight_headers(identified, registry))
+        if finite:
+            checkpoint = open_checkpoint(identified, registry, report)
+            _check_finite(checkpoint, report)
+    for name in names:
+        state = "not fetched" if name in missing else verified.get(name, "no hash to compare with")
+        typer.echo(f"{name}  {size(repository.files()[name])}  {state}")
+    typer.echo(f"the plan fits {identified.architecture.name}: {len(plan.recipes)} parameters, nothing missing or left over")
+    if finite:
+        typer.echo("every value is finite")
+
+
+def _check_finite(checkpoint: Checkpoint, report: object) -> None:
+    import torch
+
+    total = sum(checkpoint.nbytes(name) for name in checkpoint.names())
+    done = 0
+    for name in checkpoint.names():
+        tensor = checkpoint.read(name)
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(
+                f"The tensor {name} has values that are not finite.",
+                where=checkpoint.origin,
+                fix="fetch the file again; if it stays so, the checkpoint itself is damaged",
+            )
+        checkpoint.release()
+        done += checkpoint.nbytes(name)
+        if callable(report):
+            report(Progress("read", done, total, name))

@@ -1,0 +1,101 @@
+"""`bestiary run`: one answer, or a conversation."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from bestiary.cli.chat import Conversation, converse
+from bestiary.cli.options import CacheDir, Device, Dtype, Model, Offline, Plugin, Revision
+from bestiary.cli.text import escaped
+from bestiary.errors import OptionError
+from bestiary.generation.completion import Chunk, Usage
+
+
+def run(
+    model: Model,
+    prompt: Annotated[str | None, typer.Argument(help="What to ask; without it a conversation begins.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
+    max_tokens: Annotated[int | None, typer.Option(help="New tokens at most.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample from the tokens that reach this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Sample from tokens this probable, relative to the best.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")] = None,
+    stats: Annotated[bool, typer.Option(help="Print tokens per second after an answer.")] = True,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    quant: Annotated[str | None, typer.Option(help="Pack the weights while they load.")] = None,
+    revision: Revision = None,
+    plugin: Plugin = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+) -> None:
+    """Answer a prompt, or hold a conversation.  Ctrl-C stops an answer, not the conversation."""
+    import bestiary
+
+    given = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
+        "stop": tuple(stop) if stop else None,
+    }
+    sampling = {name: value for name, value in given.items() if value is not None}
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read()
+    with bestiary.load(
+        model,
+        dtype=dtype,
+        device=device,
+        quant=quant,
+        revision=revision,
+        plugin=plugin,
+        cache_dir=cache_dir,
+        offline=offline,
+    ) as pipe:
+        if not hasattr(pipe, "stream_chat"):
+            raise OptionError(f"`bestiary run` does not know how to talk to {pipe!r}.")
+        if prompt is None:
+            converse(Conversation(pipe, system, sampling), stats)
+            return
+        if raw or not pipe.can_chat:
+            chunks = pipe.stream(prompt, **sampling)
+        else:
+            messages = [{"role": "system", "content": system}] if system else []
+            chunks = pipe.stream_chat([*messages, {"role": "user", "content": prompt}], **sampling)
+        if not show(chunks, stats):
+            raise KeyboardInterrupt
+
+
+def show(chunks: Iterator[Chunk], stats: bool) -> Chunk | None:
+    """Print an answer as it comes; returns its last chunk, or None where Ctrl-C stopped it."""
+    last: Any = None
+    with contextlib.closing(chunks):  # type: ignore[type-var]
+        try:
+            for last in chunks:
+                typer.echo(escaped(last.text), nl=False)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            typer.echo("\n[stopped]", err=True)
+            return None
+    typer.echo()
+    if stats and last is not None and last.usage is not None:
+        typer.echo(f"[{describe(last.usage)}, {last.finish_reason}]", err=True)
+    return last  # type: ignore[no-any-return]
+
+
+def describe(usage: Usage) -> str:
+    """One line: tokens, speed, and the wait for the first."""
+    return (
+        f"{usage.completion_tokens} tokens at {usage.tokens_per_second:.1f} tokens/s, "
+        f"first after {usage.seconds_to_first_token:.2f} s, prompt of {usage.prompt_tokens}"
+    )

@@ -1,0 +1,81 @@
+"""Messages to the tokens of a prompt, with what users write kept as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bestiary.errors import RequestError
+from bestiary.generation.template import ChatTemplate
+from bestiary.generation.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+UNTRUSTED = frozenset(("user", "tool", "function", "ipython"))
+"""Roles whose content comes from outside: "<|im_end|>" in it must not end the turn."""
+
+# Private-use characters mark where a special token's text stood, while the template renders.
+_OPEN, _CLOSE = "\uf8f0", "\uf8f1"
+_MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+
+
+class ChatEncoder:
+    """A chat template and a tokenizer: messages in, text or token ids out."""
+
+    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
+        self.template, self.tokenizer = template, tokenizer
+        texts = sorted(tokenizer.special_texts(), key=len, reverse=True)
+        self._special = re.compile("|".join((_MARK.pattern, *map(re.escape, texts))))
+
+    def render(self, messages: str | Sequence[Message], **variables: Any) -> str:
+        """The text of a conversation; a plain text is one user message.  Arguments are those of `ChatTemplate.render`."""
+        variables.setdefault("add_generation_prompt", not variables.get("continue_final_message"))
+        return self.template.render(_as_messages(messages), **variables)
+
+    def encode(self, messages: str | Sequence[Message], **variables: Any) -> list[int]:
+        """The token ids of a conversation.
+
+        The template's own special tokens are special; their texts inside user and tool messages are plain text.
+        """
+        hidden: list[str] = []
+        shielded = [self._shield(message, hidden) for message in _as_messages(messages)]
+        text = self.render(shielded, **variables)
+        if not hidden:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        tokens: list[int] = []
+        for index, part in enumerate(_MARK.split(text)):
+            if index % 2:
+                tokens += self.tokenizer.encode(hidden[int(part)], add_special_tokens=False, allow_special=False)
+            elif part:
+                tokens += self.tokenizer.encode(part, add_special_tokens=False)
+        return tokens
+
+    def _shield(self, message: Message, hidden: list[str]) -> Message:
+        if message.get("role") not in UNTRUSTED:
+            return message
+
+        def hide(found: re.Match[str]) -> str:
+            hidden.append(found.group())
+            return f"{_OPEN}{len(hidden) - 1}{_CLOSE}"
+
+        return {**message, "content": _each_text(message.get("content"), lambda text: self._special.sub(hide, text))}
+
+
+def _each_text(content: Any, change: Any) -> Any:
+    """`content` with each text in it changed: a text itself, or the text parts of a list."""
+    if isinstance(content, str):
+        return change(content)
+    if isinstance(content, list | tuple):
+        return [
+            {**part, "text": change(part["text"])} if isinstance(part, Mapping) and isinstance(part.get("text"), str) else part
+            for part in content
+        ]
+    return content
+
+
+def _as_messages(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+        raise RequestError('Messages are a text, or a list of {"role": ..., "content": ...}.')
+    return [dict(message) for message in messages]
