@@ -1,7 +1,6 @@
-"""What the tests of the core share: foreign data, and folders that look like repositories."""
+"""What the tests of the core share: folders that look like repositories."""
 
 import lzma
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,17 +9,6 @@ from pathlib import Path
 import pytest
 
 from bestiary.errors import ModelNotFound
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of foreign test data: BESTIARY_TEST_DATA, or shared/data in or beside a folder above this file."""
-    named = os.environ.get("BESTIARY_TEST_DATA")
-    places = [Path(named)] if named else [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
-    for place in places:
-        if (place / "FILES.tsv").is_file():
-            return place
-    pytest.skip("the foreign test data is not here; BESTIARY_TEST_DATA names its folder")
 
 
 @dataclass

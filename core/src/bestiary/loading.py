@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bestiary.checkpoints.refuse import refuse
 from bestiary.config import Config, normalise, read_json
 from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError
 from bestiary.identity import identify, read_evidence
@@ -120,9 +121,7 @@ def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, t
     for loader in loaders:
         if any(name.endswith(loader.suffixes) for name in repository.files()):
             return loader, tuple(resolve(loader.files)(repository))
-    from bestiary.checkpoints.refuse import refuse_pickles
-
-    refuse_pickles(repository)
+    refuse(repository.files(), repository.origin)
     endings = ", ".join(suffix for loader in loaders for suffix in loader.suffixes)
     raise CheckpointError(
         "There are no weights here in a format that an installed plugin opens.",

@@ -31,7 +31,7 @@ class Folder:
         return self.folder / name
 
     def head(self, name: str, length: int) -> bytes:
-        with open(self.folder / name, "rb") as file:
+        with (self.folder / name).open("rb") as file:
             return file.read(length)
 
     def fetch(self, names: Iterable[str], progress: object = None) -> None:

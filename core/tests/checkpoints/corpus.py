@@ -130,7 +130,24 @@ def _json() -> Iterator[Case]:
 
 
 def _numbers() -> Iterator[Case]:
-    bad = ("-1", "-0", "2.0", "2e0", "1e400", "02", "+2", "0x2", "true", "null", '"2"', "NaN", "Infinity", "[2]", "")
+    bad = (
+        "-1",
+        "-0",
+        "2.0",
+        "2e0",
+        "1e400",
+        "02",
+        "08",
+        "+2",
+        "0x2",
+        "true",
+        "null",
+        '"2"',
+        "NaN",
+        "Infinity",
+        "[2]",
+        "",
+    )
     for number in (*bad, "9" * 20, "9" * 5000, str(2**63), str(2**64), str(2**64 + 2)):
         yield Case(f"dimension {number[:24]}", file(_fields(shape=f"[{number},1]"), EIGHT))
         yield Case(f"end {number[:24]}", file(_fields(offsets=f"[0,{number}]"), EIGHT))

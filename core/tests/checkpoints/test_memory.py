@@ -19,7 +19,7 @@ def test_release_keeps_the_peak_at_one_tensor(tmp_path: Path, child: Callable[..
         for number in range(count)
     }
     raw = json.dumps(header).encode()
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.write(struct.pack("<Q", len(raw)) + raw)
         file.writelines(bytes([number]) * each for number in range(count))
     if not Path("/proc/self/clear_refs").exists():

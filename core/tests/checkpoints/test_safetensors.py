@@ -7,6 +7,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from subprocess import run
 from types import ModuleType
@@ -145,12 +146,16 @@ def test_a_header_of_35000_tensors_is_parsed_in_a_moment() -> None:
         at += 1 << 21
     raw = json.dumps(header).encode()
     head = struct.pack("<Q", len(raw)) + raw
-    times = []
-    for _ in range(4):
-        begin = time.perf_counter()
-        assert len(parse(head, len(head) + at, "test").entries) == 35_000
-        times.append(time.perf_counter() - begin)
-    assert min(times) < 0.3, times  # 0.15 s on a busy machine of 2025
+
+    def seconds(task: Callable[[], object]) -> float:
+        begin = time.process_time()
+        task()
+        return time.process_time() - begin
+
+    assert len(parse(head, len(head) + at, "test").entries) == 35_000
+    ours = min(seconds(lambda: parse(head, len(head) + at, "test")) for _ in range(4))
+    # 0.15 s when this was written, 2.6 times what the json module takes to parse without any check.
+    assert ours < 6 * min(seconds(lambda: json.loads(raw)) for _ in range(4))
 
 
 def test_sniff() -> None:
@@ -233,12 +238,13 @@ def test_a_header_longer_than_the_first_read(tmp_path: Path, folder: Any) -> Non
     tensors = {f"{'x' * 200}.{number}": torch.tensor([number]) for number in range(1000)}
     save_file(tensors, tmp_path / "model.safetensors")
     for opener in (safetensors_checkpoint.open, safetensors_checkpoint.open_header):
-        assert set(opener(folder(tmp_path), ("model.safetensors",)).names()) == set(tensors)
+        with closing(opener(folder(tmp_path), ("model.safetensors",))) as checkpoint:
+            assert set(checkpoint.names()) == set(tensors)
 
 
 def test_unknown_tensors_are_answered_with_near_names(sharded: Path, folder: Any) -> None:
     save_file({"model.layers.0.self_attn.q_proj.weight": torch.ones(1)}, sharded / "x.safetensors")
-    checkpoint = safetensors_checkpoint.open(folder(sharded), ("x.safetensors",))
+    checkpoint = safetensors_checkpoint.open_header(folder(sharded), ("x.safetensors",))
     asked: list[Callable[[str], object]] = [checkpoint.shape, checkpoint.dtype, checkpoint.nbytes, checkpoint.read]
     for ask in asked:
         with pytest.raises(CheckpointError, match=r"near names: model\.layers\.0\.self_attn\.q_proj\.weight"):
@@ -324,14 +330,21 @@ def test_index_and_shards_must_agree(sharded: Path, folder: Any) -> None:
         safetensors_checkpoint.open(folder(sharded), (A, B))
     assert raised.value.missing == ("d",) and raised.value.unexpected == ("b",)
     assert "d" in str(raised.value) and "in the files, but not listed: b" in str(raised.value)
-    part = safetensors_checkpoint.open(folder(sharded), (A,))  # one shard alone is not judged by the index
-    assert set(part.names()) == {"a", "b"}
+    with closing(safetensors_checkpoint.open(folder(sharded), (A,))) as part:  # not judged by the index of all
+        assert set(part.names()) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
     "shard",
-    ["../x.safetensors", "/etc/passwd", "a/../../x.safetensors", "..", "", ".", "a\\b.safetensors", "C:x.safetensors"]
-    + [
+    [
+        "../x.safetensors",
+        "/etc/passwd",
+        "a/../../x.safetensors",
+        "..",
+        "",
+        ".",
+        "a\\b.safetensors",
+        "C:x.safetensors",
         "~/x.safetensors",
         "a\0.safetensors",
         "a\n.safetensors",
@@ -381,7 +394,7 @@ def test_a_malformed_index(text: str, sharded: Path, folder: Any) -> None:
 
 
 def test_an_oversized_index_is_not_read(sharded: Path, folder: Any) -> None:
-    with open(sharded / "model.safetensors.index.json", "wb") as file:
+    with (sharded / "model.safetensors.index.json").open("wb") as file:
         file.truncate(safetensors_index.MAX_INDEX + 1)
     repository = folder(sharded)
     with pytest.raises(CheckpointError, match="limit"):

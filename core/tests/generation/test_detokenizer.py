@@ -57,7 +57,7 @@ def test_an_end_inside_a_character_is_one_replacement_at_the_end(loaded: dict[st
             assert "".join(parts) + rest == tokenizer.decode(ids[:end]), (name, end)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_ids(loaded: dict[str, Tokenizer], data: st.DataObject) -> None:
     """Any ids, byte tokens and special tokens more often than by chance."""

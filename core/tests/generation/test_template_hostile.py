@@ -269,7 +269,7 @@ def test_the_process_is_closed_in(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("Max address space", 256 << 20), ("Max file size", 0), ("Max open files", 3)):
         (line,) = (line for line in limits.splitlines() if line.startswith(name))
         assert line[len("Max realtime timeout      ") :].split()[:2] == [str(value)] * 2, line
-    assert len(os.listdir(f"/proc/{pid}/fd")) == 3
+    assert len(list(Path(f"/proc/{pid}/fd").iterdir())) == 3
     pool.close()
 
 

@@ -18,7 +18,7 @@ FIX = (
 
 
 def is_pickle(name: str, head: bytes = b"") -> bool:
-    """Whether a file is, or by its name may be, pickled; `head` are its first bytes (at least 16, where it has them)."""
+    """Whether a file is, or by its name may be, pickled; `head` are its first bytes (at least 16, if there are)."""
     if head:
         if looks_like_safetensors(head) or head.startswith(b"GGUF"):
             return False

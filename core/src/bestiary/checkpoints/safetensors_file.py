@@ -4,6 +4,7 @@ import mmap
 import os
 import stat
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -108,8 +109,8 @@ class SafetensorsFile:
         if entry.dtype == "F4":
             if not shape or shape[-1] % 2:
                 raise CheckpointError(
-                    f"tensor {name!r} of type F4 and shape {list(shape)} cannot be held: torch pairs the numbers of the "
-                    "last dimension",
+                    f"tensor {name!r} of type F4 and shape {list(shape)} cannot be held: "
+                    "torch pairs the numbers of the last dimension",
                     where=self.origin,
                 )
             shape = (*shape[:-1], shape[-1] // 2)
@@ -153,10 +154,8 @@ class SafetensorsFile:
         """Close the file; the map itself lives until the last tensor that views it is gone."""
         self._bytes = None
         if self._map is not None:
-            try:
+            with suppress(BufferError):  # tensors still view it: the last of them unmaps it
                 self._map.close()
-            except BufferError:
-                pass  # tensors still view it: the last of them unmaps it
             self._map = None
         self._file.close()
 

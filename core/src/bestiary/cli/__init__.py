@@ -15,10 +15,10 @@ FAILED, UNKNOWN, INTERRUPTED = 1, 70, 130
 
 def main() -> None:
     """Run the command line and exit.  An error is one screen that says what to do; `--traceback` shows where it arose."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(invoke(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
+def invoke(arguments: list[str]) -> int:
     """Run one command line; returns the exit status."""
     from bestiary.cli.app import make_app
     from bestiary.registry import default_registry

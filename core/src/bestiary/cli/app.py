@@ -25,7 +25,7 @@ def make_app() -> typer.Typer:
         verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
         traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error arose.")] = False,
     ) -> None:
-        """Read by `bestiary.cli.run` before the application starts; declared here for the help text."""
+        """Read by `bestiary.cli.invoke` before the application starts; declared here for the help text."""
 
     return app
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -39,10 +41,11 @@ def check(
         missing = repository.missing(names)
         verified = repository.verify([name for name in repository.files() if name not in repository.missing([name])])
         network = build_empty(identified.architecture, identified.config)
-        plan = make_plan(identified.architecture, identified.config, network, weight_headers(identified, registry))
+        with closing(weight_headers(identified, registry)) as headers:
+            plan = make_plan(identified.architecture, identified.config, network, headers)
         if finite:
-            checkpoint = open_checkpoint(identified, registry, report)
-            _check_finite(checkpoint, report)
+            with closing(open_checkpoint(identified, registry, report)) as checkpoint:
+                _check_finite(checkpoint, report)
     for name in names:
         state = "not fetched" if name in missing else verified.get(name, "no hash to compare with")
         typer.echo(f"{name}  {size(repository.files()[name])}  {state}")
@@ -51,7 +54,7 @@ def check(
         typer.echo("every value is finite")
 
 
-def _check_finite(checkpoint: Checkpoint, report: object) -> None:
+def _check_finite(checkpoint: Checkpoint, report: Callable[[Progress], None] | None) -> None:
     import torch
 
     total = sum(checkpoint.nbytes(name) for name in checkpoint.names())
@@ -66,5 +69,5 @@ def _check_finite(checkpoint: Checkpoint, report: object) -> None:
             )
         checkpoint.release()
         done += checkpoint.nbytes(name)
-        if callable(report):
+        if report:
             report(Progress("read", done, total, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -31,11 +32,11 @@ def inspect(
     loader, names = choose_loader(identified.repository, registry)
     typer.echo(_identity(identified, loader.name))
     typer.echo(_files(identified, names))
-    checkpoint = weight_headers(identified, registry)
     network = build_empty(identified.architecture, identified.config)
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    plan = make_plan(identified.architecture, identified.config, network, checkpoint)
-    stored = sum(checkpoint.nbytes(name) for name in checkpoint.names())
+    with closing(weight_headers(identified, registry)) as checkpoint:
+        plan = make_plan(identified.architecture, identified.config, network, checkpoint)
+        stored = sum(checkpoint.nbytes(name) for name in checkpoint.names())
     count = sum(parameter.numel() for parameter in network.parameters())
     if plan.ties:
         count -= sum(parameter.numel() for name, parameter in network.named_parameters() if name in plan.ties)

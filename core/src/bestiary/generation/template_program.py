@@ -21,6 +21,7 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, cast
 
@@ -217,8 +218,8 @@ def _limit(memory: int) -> None:
     except ImportError:
         return
     used = 0
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as statm:
-        used = int(statm.read().split()[0]) * resource.getpagesize()
+    with contextlib.suppress(OSError, ValueError):
+        used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
     for name, value in (
         ("RLIMIT_AS", max(memory, used + _HEADROOM)),
         ("RLIMIT_CORE", 0),

@@ -4,9 +4,9 @@ A chat template comes with the checkpoint and is a program of a stranger.  jinja
 internals, but not from computing for ever or from filling the memory (nested loops; `9**(9**9)`, which hangs even while
 it is compiled; `'a'*10**10`).  So it runs in a worker process with limits on time, memory and output.
 
-Measured with Python 3.11 on Linux: a worker starts in about 60 ms, maps 25 MB and holds 21 MB of memory; a render of a
-usual template takes about 0.2 ms, its first one some milliseconds more for the compilation.  The memory limit counts
-mapped memory (RLIMIT_AS).  Windows has no such limits and macOS does not enforce this one; there the clock of the
+Measured with Python 3.11 on Linux: a worker starts in about 70 ms, maps 28 MB and holds 23 MB of memory; a render of a
+usual template takes 0.2 to 0.4 ms, its first one 10 to 25 ms for the compilation.  The memory limit counts mapped
+memory (RLIMIT_AS).  Windows has no such limits and macOS does not enforce this one; there the clock of the
 parent and the limit on the output are what remains.
 """
 
@@ -124,6 +124,7 @@ class TemplateWorkers:
                 self._count -= 1
                 worker.kill()
             self._idle.clear()
+            self._changed.notify_all()
 
     def _borrow(self, where: str, only_fresh: bool) -> TemplateProcess:
         with self._changed:

@@ -81,15 +81,16 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`; ids that no token has add nothing.
 
-        Equal to transformers, but for malformed UTF-8 of byte-fallback tokens: there the `tokenizers` library replaces
+        Equal to transformers but for malformed UTF-8 of byte-fallback tokens: there the `tokenizers` library replaces
         every byte of the run, also of its whole characters, so that text already streamed would change.  Here the
         whole characters stay, and each broken one becomes one U+FFFD, as byte-level tokenizers have it.
         """
         with rust_edge("decoding", self.origin):
-            ids = list(ids)
-            text = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+            # By id: the library compares texts, and misses special tokens that its normalizer spells "▁<s>" (Llama 2).
+            spoken = [place for place in ids if not (skip_special_tokens and place in self._special_ids)]
+            text = self._backend.decode(spoken, skip_special_tokens=False)
             if "\ufffd" in text and self.pieces.byte_fallback and self.pieces.local:
-                text = self.pieces.join([i for i in ids if not (skip_special_tokens and i in self._special_ids)])
+                text = self.pieces.join(spoken)
         if self.pieces.word_end:
             text = text.replace(self.pieces.word_end, " ").strip()
         return _clean_up(text) if self.clean_up else text

@@ -43,7 +43,11 @@ def open_folder(id: str, options: SourceOptions) -> "Folder":
     if not found:
         parent = root.parent if root.parent.is_dir() else Path()
         hint = did_you_mean(root.name, _listing(parent))
-        raise ModelNotFound(f"There is no folder or file {str(root)!r}. {hint}".rstrip(), where=parent.resolve())
+        raise ModelNotFound(
+            f"There is no folder or file {str(root)!r}.",
+            where=parent.resolve(),
+            fix=hint or 'give an existing folder or weight file, a hub id such as "org/name", or "demo"',
+        )
     return Folder(root, id)
 
 

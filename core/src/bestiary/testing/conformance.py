@@ -21,6 +21,7 @@ from bestiary.loading import identify_model, load_weights
 from bestiary.nn import CausalLM
 from bestiary.records import Architecture, SourceOptions, resolve
 from bestiary.registry import Registry, default_registry
+from bestiary.testing.greedy import greedy_tokens
 from bestiary.testing.headers import HeaderList
 from bestiary.testing.reference import Reference, make_reference
 
@@ -103,7 +104,7 @@ class ArchitectureTests:
 
     def test_greedy_tokens_equal_the_reference(self, tiny: TinyCase) -> None:
         tokens = tiny.prompt(11)
-        assert tiny.greedy(tokens, 32) == tiny.reference.greedy(tokens, 32)
+        assert greedy_tokens(tiny.model, tokens, 32) == tiny.reference.greedy(tokens, 32)
 
     def test_prefill_equals_decode(self, tiny: TinyCase) -> None:
         tokens = tiny.prompt(23)
@@ -159,13 +160,6 @@ class TinyCase:
         """The logits of several sequences, run as one batch."""
         caches = [SequenceCache(len(self.model.specs)) for _ in prompts]
         return list(self.step(caches, prompts).split([len(prompt) for prompt in prompts]))
-
-    def greedy(self, tokens: list[int], count: int) -> list[int]:
-        cache, new, made = SequenceCache(len(self.model.specs)), tokens, []
-        for _ in range(count):
-            made.append(int(self.step([cache], [new])[-1].argmax()))
-            new = made[-1:]
-        return made
 
 
 def assert_close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = TOLERANCE) -> None:

@@ -1,0 +1,16 @@
+"""What the tests of every distribution share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data and expected results, beside the checkout or where BESTIARY_TEST_DATA says."""
+    named = os.environ.get("BESTIARY_TEST_DATA")
+    folder = Path(named) if named else Path(__file__).parent.parent / "shared/data"
+    if not folder.is_dir():
+        pytest.skip(f"there is no real data at {folder}; set BESTIARY_TEST_DATA to its folder")
+    return folder

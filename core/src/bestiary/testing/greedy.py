@@ -1,0 +1,17 @@
+"""Greedy decoding in its plainest form: no sampler, no tokenizer, one sequence."""
+
+import torch
+
+from bestiary.generation.cache import SequenceCache, make_batch
+from bestiary.nn import CausalLM
+
+
+@torch.no_grad()
+def greedy_tokens(model: CausalLM, prompt: list[int], count: int) -> list[int]:
+    """The `count` most probable next tokens, each given those before it."""
+    cache, new, made = SequenceCache(len(model.specs)), prompt, []
+    for _ in range(count):
+        logits = model(torch.tensor(new), make_batch([cache], [len(new)], "cpu"))
+        new = [int(logits[-1].argmax())]
+        made += new
+    return made
