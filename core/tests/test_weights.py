@@ -300,7 +300,7 @@ def test_a_huge_member_number_costs_nothing(number: str) -> None:
     try:
         made = plan([stack("all", "e.#")], ["e.0", f"e.{number}"])
     except WeightMismatch as error:
-        assert 0 < len(error.missing) < 1000
+        assert 0 < len(error.missing) < 2000
     else:
         assert f"e.{number}" in made.recipes  # left over, so that the load names it as unexpected
 

@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import InvalidPlugin, WeightMismatch
@@ -126,11 +127,11 @@ class Join:
 
     def make(self, read: Read) -> torch.Tensor:
         tensors = [part.make(read) for part in self.parts]
-        shape = tensors[0].shape[1:]
+        self._check_shapes(tensors)
         if self.stacked:
             made = tensors[0].new_empty((len(tensors), *tensors[0].shape))
         else:
-            made = tensors[0].new_empty((sum(len(tensor) for tensor in tensors), *shape))
+            made = tensors[0].new_empty((sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:]))
         for slot, tensor in zip(self._slots(made, tensors), tensors, strict=True):
             slot.copy_(tensor)
         return made
@@ -146,6 +147,16 @@ class Join:
             tensor = part.make(read)
             target[start : start + len(tensor)].copy_(tensor)
             start += len(tensor)
+
+    def _check_shapes(self, tensors: Sequence[torch.Tensor]) -> None:
+        # Without it a part that is too small would be repeated into its place.
+        for part, tensor in zip(self.parts, tensors, strict=True):
+            shapes = tuple(tensors[0].shape), tuple(tensor.shape)
+            if shapes[0] != shapes[1] if self.stacked else not shapes[1] or shapes[0][1:] != shapes[1][1:]:
+                raise WeightMismatch(
+                    f"{', '.join(part.sources())} of shape {list(shapes[1])} cannot be joined with "
+                    f"{', '.join(self.parts[0].sources())} of shape {list(shapes[0])}."
+                )
 
     def _slots(self, made: torch.Tensor, tensors: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         return made if self.stacked else made.split([len(tensor) for tensor in tensors])
@@ -163,13 +174,23 @@ class Plan:
     dropped: tuple[str, ...] = ()
 
     def shapes(self, shape: Callable[[str], Sequence[int]]) -> dict[str, tuple[int, ...]]:
-        """The shape of every parameter that the plan makes, from the shapes in the checkpoint, without data."""
+        """The shape of every parameter that the plan makes, from the shapes in the checkpoint, without data.
+
+        Raises WeightMismatch where a rule cannot work on tensors of these shapes.
+        """
         import torch
 
         def empty(name: str) -> torch.Tensor:
             return torch.empty(tuple(shape(name)), device="meta")
 
-        return {name: tuple(recipe.make(empty).shape) for name, recipe in self.recipes.items()}
+        made = {}
+        for name, recipe in self.recipes.items():
+            try:
+                made[name] = tuple(recipe.make(empty).shape)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                given = ", ".join(f"{source} {list(shape(source))}" for source in recipe.sources())
+                raise WeightMismatch(f"The parameter {name} cannot be made from {given}: {error}") from error
+        return made
 
 
 # Planning
@@ -221,8 +242,8 @@ def _split(rule: Rule, made: dict[str, Recipe], config: Any, ties: dict[str, str
 def _piece(
     tensor: torch.Tensor, index: int, count: int, sizes: tuple[int, ...] | None, name: str
 ) -> torch.Tensor:
-    total = len(tensor)
-    if sizes is None and total % count or sizes is not None and sum(sizes) != total:
+    total = len(tensor) if tensor.ndim else 0
+    if not tensor.ndim or sizes is None and total % count or sizes is not None and sum(sizes) != total:
         parts = f"{count} equal parts" if sizes is None else f"parts of {', '.join(str(size) for size in sizes)}"
         raise WeightMismatch(f"The tensor {name} has {total} rows, which cannot be split into {parts}.")
     lengths = sizes or (total // count,) * count
@@ -242,12 +263,17 @@ def _cat(rule: Rule, made: dict[str, Recipe], config: Any, ties: dict[str, str],
 def _stack(rule: Rule, made: dict[str, Recipe], config: Any, ties: dict[str, str], dropped: list[str]) -> None:
     groups_of: dict[tuple[str, ...], dict[int, str]] = {}
     wildcards = re.findall(r"\*\*|\*|#", rule.sources[0])
+    if wildcards.count("#") != 1:
+        raise InvalidPlugin("The source of a stack numbers its members with one #.", where=f"the rule {rule}")
     place = wildcards.index("#")
     for name, groups in _matches(rule.sources[0], made):
         rest = groups[:place] + groups[place + 1 :]
         groups_of.setdefault(rest, {})[int(groups[place])] = name
     for rest, members in groups_of.items():
-        absent = [_fill(rule.sources[0], _insert(rest, place, str(i))) for i in range(max(members)) if i not in members]
+        # A name may hold any number: as many places as there are members, and some more, show every honest gap.
+        places = range(min(max(members), len(members) + 1000))
+        gaps = [index for index in places if index not in members]
+        absent = [_fill(rule.sources[0], _insert(rest, place, str(index))) for index in gaps]
         if absent:
             raise WeightMismatch("Members of a stack are missing.", where=f"the rule {rule}", missing=absent)
         parts = tuple(made.pop(members[index]) for index in sorted(members))
@@ -289,7 +315,7 @@ _VERBS = {
 @lru_cache(maxsize=4096)
 def _expression(pattern: str) -> re.Pattern[str]:
     parts = re.split(r"(\*\*|\*|#)", pattern)
-    forms = {"**": "(.+)", "*": "([^.]+)", "#": "([0-9]+)"}
+    forms = {"**": "(.+)", "*": "([^.]+)", "#": "([0-9]{1,9})"}
     return re.compile("".join(forms.get(part) or re.escape(part) for part in parts))
 
 
@@ -300,8 +326,11 @@ def _matches(pattern: str, names: Iterable[str]) -> list[tuple[str, tuple[str, .
 
 
 def _fill(pattern: str, groups: Sequence[str]) -> str:
-    rest = iter(groups)
-    return re.sub(r"\*\*|\*|#", lambda _: next(rest), pattern)
+    parts = re.split(r"\*\*|\*|#", pattern)
+    if len(parts) - 1 > len(groups):
+        raise InvalidPlugin(f'"{pattern}" has more wildcards than the pattern that fills them.')
+    filled = zip(parts, (*groups[: len(parts) - 1], ""), strict=True)
+    return "".join(part + group for part, group in filled)
 
 
 def _insert(groups: tuple[str, ...], place: int, value: str) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def ours(path: Path) -> dict[str, bytes] | None:
 
 
 def described(tensor: torch.Tensor) -> bytes:
-    raw = bytes(tensor.contiguous().reshape(-1).view(torch.uint8)) if tensor.numel() else b""
+    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
     return f"{tensor.dtype} {list(tensor.shape)} ".encode() + raw
 
 

@@ -51,15 +51,17 @@ _KEY = re.compile(_SPACE + _STRING + _SPACE + rb":" + _SPACE)
 _BRACE = re.compile(rb"\{" + _SPACE)
 _MORE = re.compile(_SPACE + rb"([,}])")
 _PAIR = re.compile(_SPACE + _STRING + _SPACE + rb":" + _SPACE + _STRING + _SPACE + rb"([,}])")
-_ENTRY = re.compile(
+_TENSOR = re.compile(
     # Three fields in any order; each ends before a comma and another name, or before the brace.  Whether the three
     # differ shows in the groups: one that stayed empty means that another came twice.
-    rb"\{%b(?:(?:" % _SPACE
+    _KEY.pattern
+    + rb"\{%b(?:(?:" % _SPACE
     + rb'"dtype"%b:%b"([A-Za-z0-9_]{1,32})"' % (_SPACE, _SPACE)
     + rb'|"shape"%b:%b\[%b((?:%b(?:%b%b){0,%d}+)?+)%b\]'
     % (_SPACE, _SPACE, _SPACE, _WHOLE, _COMMA, _WHOLE, MAX_DIMENSIONS - 1, _SPACE)
     + rb'|"data_offsets"%b:%b\[%b(%b)%b(%b)%b\]' % (_SPACE, _SPACE, _SPACE, _WHOLE, _COMMA, _WHOLE, _SPACE)
     + rb')%b(?:,%b(?=")|(?=\}))){3}+\}' % (_SPACE, _SPACE)
+    + _MORE.pattern
 )
 
 
@@ -135,6 +137,7 @@ class _Scan:
 
     def __init__(self, head: bytes, stop: int, origin: str) -> None:
         self.head, self.at, self.stop, self.origin = head, 8, stop, origin
+        self.kinds: dict[tuple[bytes, bytes], tuple[str, tuple[int, ...]]] = {}
 
     def header(self) -> tuple[dict[str, Entry], dict[str, str]]:
         entries: dict[str, Entry] = {}
@@ -144,40 +147,40 @@ class _Scan:
         self.at += not more
         while more:
             begin = self.at
-            name = self.text(self.take(_KEY, "a tensor name in quotes and ':'"), 1)
+            match = _TENSOR.match(self.head, begin, self.stop)
+            name = self.text(match or self.take(_KEY, "a tensor name in quotes and ':'"), 1)
             if name == "__metadata__":
                 if metadata is not None:
                     raise self.error("'__metadata__' appears twice", begin)
                 metadata = self.metadata()
-            else:
-                if (flaw := _flaw_of_name(name)) is not None:
-                    raise self.error(flaw, begin)
-                if name in entries:
-                    raise self.error(f"tensor {name!r} is listed twice", begin)
-                entries[name] = self.entry(name)
-            more = self.take(_MORE, "',' or '}'").group(1) == b","
+                more = self.take(_MORE, "',' or '}'").group(1) == b","
+                continue
+            if (flaw := _flaw_of_name(name)) is not None:
+                raise self.error(flaw, begin)
+            if name in entries:
+                raise self.error(f"tensor {name!r} is listed twice", begin)
+            entries[name] = self.entry(name, match, begin)
+            more = self.head[self.at - 1] == ord(",")
         if rest := self.head[self.at : self.stop].strip(b" \t\n\r"):
             raise self.error(f"{len(rest)} bytes of the header lie behind its end", self.at)
         return entries, metadata or {}
 
-    def entry(self, name: str) -> Entry:
-        begin = self.at
-        match = _ENTRY.match(self.head, begin, self.stop)
-        dtype, shape, start, end = match.groups() if match is not None else (None,) * 4
+    def entry(self, name: str, match: re.Match[bytes] | None, begin: int) -> Entry:
+        _, dtype, shape, start, end, _ = match.groups() if match is not None else (None,) * 6
         if match is None or dtype is None or shape is None or start is None or end is None:
             raise self.error(
                 f'tensor {name!r} must have once each, and nothing else, "dtype": a name, "shape": a list of at most '
-                f'{MAX_DIMENSIONS} whole numbers, "data_offsets": two whole numbers; found '
-                f"{self.head[begin : min(begin + 160, self.stop)]!r}",
+                f'{MAX_DIMENSIONS} whole numbers, "data_offsets": two whole numbers; and then "," or "}}"; found '
+                f"{self.head[self.at : min(self.at + 160, self.stop)]!r}",
                 begin,
             )
         self.at = match.end()
-        entry = Entry(
-            dtype.decode("ascii"),
-            tuple(map(int, shape.split(b","))) if shape else (),
-            self.stop + int(start),
-            self.stop + int(end),
-        )
+        key = (dtype, shape)
+        kind = self.kinds.get(key)
+        if kind is None:  # a model has few of them
+            kind = dtype.decode("ascii"), tuple(map(int, shape.split(b","))) if shape else ()
+            self.kinds[key] = kind
+        entry = Entry(*kind, self.stop + int(start), self.stop + int(end))
         if (flaw := _flaw_of_size(*entry)) is not None:
             raise self.error(f"tensor {name!r} {flaw}", begin)
         return entry

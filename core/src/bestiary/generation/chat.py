@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bestiary.errors import RequestError
@@ -42,12 +42,11 @@ class ChatEncoder:
         text = self.render(shielded, **variables)
         if not hidden:
             return self.tokenizer.encode(text, add_special_tokens=False)
-        tokens: list[int] = []
-        for index, part in enumerate(_MARK.split(text)):
-            if index % 2:
-                tokens += self.tokenizer.encode(hidden[int(part)], add_special_tokens=False, allow_special=False)
-            elif part:
-                tokens += self.tokenizer.encode(part, add_special_tokens=False)
+        first, *rest = _MARK.split(text)
+        tokens = self.tokenizer.encode(first, add_special_tokens=False)
+        for mark, part in zip(rest[0::2], rest[1::2], strict=True):
+            tokens += self.tokenizer.encode_after(hidden[int(mark)], allow_special=False)
+            tokens += self.tokenizer.encode_after(part)
         return tokens
 
     def _shield(self, message: Message, hidden: list[str]) -> Message:
@@ -61,16 +60,20 @@ class ChatEncoder:
         return {**message, "content": _each_text(message.get("content"), lambda text: self._special.sub(hide, text))}
 
 
-def _each_text(content: Any, change: Any) -> Any:
+def _each_text(content: Any, change: Callable[[str], str]) -> Any:
     """`content` with each text in it changed: a text itself, or the text parts of a list."""
     if isinstance(content, str):
         return change(content)
     if isinstance(content, list | tuple):
         return [
-            {**part, "text": change(part["text"])} if isinstance(part, Mapping) and isinstance(part.get("text"), str) else part
+            {**part, "text": change(part["text"])} if _has_text(part) else part
             for part in content
         ]
     return content
+
+
+def _has_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and isinstance(part.get("text"), str)
 
 
 def _as_messages(messages: str | Sequence[Message]) -> list[dict[str, Any]]:

@@ -78,6 +78,14 @@ class Tokenizer:
                 return backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
             return backend.encode(text, add_special_tokens=add_special_tokens).ids
 
+    def encode_after(self, text: str, *, allow_special: bool = True) -> list[int]:
+        """Token ids of a text that follows another one: without the space that some tokenizers put before a text."""
+        first = self.encode("\n", add_special_tokens=False, allow_special=allow_special)
+        whole = self.encode("\n" + text, add_special_tokens=False, allow_special=allow_special)
+        if whole[: len(first)] == first:
+            return whole[len(first) :]
+        return self.encode(text, add_special_tokens=False, allow_special=allow_special)  # the newline grew into the text
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`; ids that no token has add nothing.
 

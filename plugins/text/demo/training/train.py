@@ -74,11 +74,11 @@ def loss_of(model: LlamaForCausalLM, decoder: Callable[..., Any], samples: list[
     return torch.nn.functional.cross_entropy(logits.float(), tokens[:, 1:][learned[:, 1:]])
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """Cosine to a twentieth of the peak, after a short warm-up."""
+def rate(step: int, progress: float, peak: float) -> float:
+    """Cosine to a twentieth of the peak over the run's progress from 0 to 1, after a short warm-up."""
     if step < 200:
         return peak * (step + 1) / 200
-    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def export(model: LlamaForCausalLM) -> None:
@@ -105,7 +105,8 @@ def export(model: LlamaForCausalLM) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--minutes", type=float, help="end by then, the learning rate falling accordingly")
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--budget", type=int, default=5120, help="tokens in a batch")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoint.pt"), help="resumed from if there")
@@ -129,12 +130,16 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, from step {step}", flush=True)
 
     decoder = torch.compile(model.model, dynamic=True) if options.compile else model.model
-    started, seen, total = time.monotonic(), 0, 0.0
+    first, started, seen, total = step, time.monotonic(), 0, 0.0
     for batch in batches(renderer, pool, options.budget):
-        if step >= options.steps:
+        progress = step / options.steps
+        if options.minutes:
+            spent = (time.monotonic() - started) / 60 / options.minutes
+            progress = max(progress, first / options.steps + (1 - first / options.steps) * spent)
+        if progress >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = rate(step, options.steps, options.peak)
+            group["lr"] = rate(step, progress, options.peak)
         loss = loss_of(model, decoder, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -145,7 +150,7 @@ def main() -> None:
             seconds = time.monotonic() - started
             print(f"step {step} loss {total / 100:.4f} tokens/s {seen / seconds:.0f} seconds {seconds:.0f}", flush=True)
             total = 0.0
-        if step % 500 == 0 or step == options.steps:
+        if step % 100 == 0:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "pool": pool}
             torch.save(state, options.checkpoint)
     export(model)
