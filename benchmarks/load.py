@@ -2,9 +2,9 @@
 
     python benchmarks/load.py [--megabytes 800] [--json]
 
-Makes a random Llama checkpoint in a temporary folder, loads it in a fresh process with Bestiary, and reads the same file
-with safetensors.torch.load_file in another.  Peak is the anonymous and file-backed memory that the process ever held
-(VmHWM), less what it held before the load.
+Makes a random Llama checkpoint in a temporary folder, loads it in a fresh process with Bestiary, and copies the same
+file with safetensors.torch.load_file in another.  Peak is all the memory that the process ever held (VmHWM), its own
+and the file's, less what it held before the load.
 """
 
 import argparse
@@ -28,7 +28,9 @@ def measure(load):
     print(json.dumps({"peak": peak()["VmHWM"] - before, "seconds": seconds, "held": peak()["VmRSS"] - before}))
 folder, dtype = sys.argv[1], sys.argv[2]
 """
-OURS = WATCH + """
+OURS = (
+    WATCH
+    + """
 import torch
 from bestiary.checkpoints import safetensors_checkpoint
 from bestiary.loading import identify_model, load_weights
@@ -39,11 +41,17 @@ registry = default_registry()
 identified = identify_model(folder, SourceOptions(offline=True), registry)
 measure(lambda: load_weights(identified, registry, dtype=dtype, device="cpu"))
 """
-THEIRS = WATCH + """
+)
+THEIRS = (
+    WATCH
+    + """
 import torch
 from safetensors.torch import load_file
-measure(lambda: {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(folder + "/model.safetensors").items()})
+dtype = getattr(torch, dtype)
+read = lambda: load_file(folder + "/model.safetensors").items()
+measure(lambda: {name: tensor.to(dtype, copy=True) for name, tensor in read()})
 """
+)
 
 
 def make_checkpoint(folder: Path, megabytes: int) -> tuple[int, int]:

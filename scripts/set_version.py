@@ -1,6 +1,6 @@
 """Set the one version of every distribution, and the ranges in which they ask for each other.
 
-    python scripts/set_version.py 0.2.0
+python scripts/set_version.py 0.2.0
 """
 
 import re

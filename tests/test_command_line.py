@@ -262,6 +262,10 @@ def test_ctrl_c_ends_a_single_answer_with_its_own_status() -> None:
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(
-        f"{sys.executable} -m bestiary inspect demo --all | head -n 1", shell=True, capture_output=True, text=True, timeout=60
+        f"{sys.executable} -m bestiary inspect demo --all | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stderr == "" and done.stdout.startswith("model")

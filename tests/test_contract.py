@@ -62,7 +62,9 @@ def test_every_error_is_documented() -> None:
     leaves = [
         name
         for name, kind in vars(errors).items()
-        if isinstance(kind, type) and issubclass(kind, errors.BestiaryError) and name not in ("BestiaryError", "PluginError", "SourceError")
+        if isinstance(kind, type)
+        and issubclass(kind, errors.BestiaryError)
+        and name not in ("BestiaryError", "PluginError", "SourceError")
     ]
     for name in leaves:
         assert f"`{name}`" in page, name

@@ -15,11 +15,21 @@ import bestiary
 from bestiary.testing.reference import make_reference
 
 sys.path.insert(0, str(Path(__file__).parent))
-import tutorial  # noqa: E402  (beside this file, which pytest imports without its folder on the path)
+import tutorial
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = {"bestiary-core": "core", "bestiary-llama": "plugins/text/llama", "bestiary-qwen": "plugins/text/qwen"}
-NOT_WANTED = ("transformers", "gguf", "pillow", "triton", "fastapi", "uvicorn", "diffusers", "torchaudio", "torchvision")
+NOT_WANTED = (
+    "transformers",
+    "gguf",
+    "pillow",
+    "triton",
+    "fastapi",
+    "uvicorn",
+    "diffusers",
+    "torchaudio",
+    "torchvision",
+)
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -128,7 +138,9 @@ def test_it_answers_with_a_real_tokenizer(fresh: Environment, shared_data: Path)
         assert pipe.generate("Once upon a time", max_tokens=20).text.strip() in shown
 
 
-def test_a_missing_family_is_named_with_its_command(fresh: Environment, wheels: dict[str, Path], tmp_path: Path) -> None:
+def test_a_missing_family_is_named_with_its_command(
+    fresh: Environment, wheels: dict[str, Path], tmp_path: Path
+) -> None:
     folder = tiny_checkpoint(tmp_path, "Qwen3ForCausalLM", "qwen3")
     shown = fresh.run("bestiary", "inspect", str(folder), code=1)
     assert "No installed plugin claims Qwen3ForCausalLM" in shown and "pip install bestiary-qwen" in shown

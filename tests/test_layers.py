@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = sorted(path.parent for path in [ROOT / "core/pyproject.toml", *ROOT.glob("plugins/*/*/pyproject.toml")])
 FORBIDDEN_TO_ALL = {"transformers", "diffusers", "gguf", "PIL", "triton", "fastapi", "uvicorn", "pickle"}
-LIGHT = ("__init__", "hookspecs", "records", "protocols", "registry", "builtin", "catalog", "errors", "nearest", "weights")
+LIGHT = (
+    "__init__",
+    "hookspecs",
+    "records",
+    "protocols",
+    "registry",
+    "builtin",
+    "catalog",
+    "errors",
+    "nearest",
+    "weights",
+)
 
 
 def modules_of(distribution: Path) -> list[Path]:

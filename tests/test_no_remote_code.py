@@ -15,8 +15,7 @@ SOURCES = [path for place in ("core/src", "plugins") for path in (ROOT / place).
     (ROOT / "core/src").rglob("*.py")
 )
 CALLS = {"eval", "exec", "compile", "__import__"}
-ATTRIBUTES = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("numpy", "load"), ("np", "load"), ("os", "system")}
-REVIEWED = {"re.compile"}
+ATTRIBUTES = {"torch.load", "pickle.load", "pickle.loads", "numpy.load", "np.load", "os.system", "os.popen"}
 
 
 def calls(path: Path) -> list[tuple[int, str]]:
@@ -27,9 +26,8 @@ def calls(path: Path) -> list[tuple[int, str]]:
             continue
         if isinstance(node.func, ast.Name) and node.func.id in CALLS:
             found.append((node.lineno, node.func.id))
-        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-            if (node.func.value.id, node.func.attr) in ATTRIBUTES:
-                found.append((node.lineno, f"{node.func.value.id}.{node.func.attr}"))
+        if isinstance(node.func, ast.Attribute) and ast.unparse(node.func) in ATTRIBUTES:
+            found.append((node.lineno, ast.unparse(node.func)))
         if any(word.arg == "shell" for word in node.keywords):
             found.append((node.lineno, "shell="))
         if any(word.arg == "trust_remote_code" for word in node.keywords):
@@ -66,7 +64,13 @@ def trap(tmp_path: Path) -> Path:
     """A good Llama beside code that leaves a mark when it runs."""
     make_reference(CONFIG, tmp_path)
     mark = f"open({str(tmp_path / 'mark')!r}, 'w').close()\n"
-    for name in ("modeling_trap.py", "configuration_trap.py", "tokenization_trap.py", "__init__.py", "sitecustomize.py"):
+    for name in (
+        "modeling_trap.py",
+        "configuration_trap.py",
+        "tokenization_trap.py",
+        "__init__.py",
+        "sitecustomize.py",
+    ):
         (tmp_path / name).write_text(mark)
     config = json.loads((tmp_path / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_trap.Trap", "AutoConfig": "configuration_trap.Trap"}

@@ -1,4 +1,4 @@
-"""The tensor names of real checkpoints map on the networks of their real configurations, nothing missing or left over."""
+"""The tensor names of real checkpoints map on the networks of their real configurations."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What starting costs.  Processor time of the child counts, not the clock, for the clock also measures other programs."""
+"""What starting costs, in processor time of a child: the clock would measure other programs too."""
 
 import resource
 import subprocess
@@ -40,7 +40,16 @@ def test_listing_plugins_costs_less_than_500_ms() -> None:
 
 def test_importing_bestiary_imports_no_plugin_and_nothing_heavy() -> None:
     found = modules_after("import bestiary")
-    assert not found & {"torch", "numpy", "tokenizers", "huggingface_hub", "jinja2", "typer", "pluggy", "bestiary_llama"}
+    assert not found & {
+        "torch",
+        "numpy",
+        "tokenizers",
+        "huggingface_hub",
+        "jinja2",
+        "typer",
+        "pluggy",
+        "bestiary_llama",
+    }
 
 
 def test_listing_plugins_imports_no_torch() -> None:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import bestiary_gemma
-import bestiary_llama
-import bestiary_qwen
 import pytest
 import transformers
 
+import bestiary_gemma
+import bestiary_llama
+import bestiary_qwen
 from bestiary.config import FULL, SLIDING, Config, normalise, read_json
 from bestiary.errors import ConfigError
 from bestiary.records import Architecture
@@ -56,6 +56,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-no-window": ("mistral", {"sliding_window": None, "head_dim": 32}),
     "mistral-window-left-out": ("mistral", {"torch_dtype": "bfloat16"}),
     "ministral": ("ministral", {"sliding_window": 5, "layer_types": [FULL, SLIDING] * 4, "head_dim": 16}),
+    "ministral-left-out": ("ministral", {}),
     "ministral3": ("ministral3", {"head_dim": 16, "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, **YARN}}),
     "ministral3-scaling-left-out": ("ministral3", {"head_dim": 16}),
     "ministral3-type": ("ministral3", {"rope_parameters": {"type": "yarn", "rope_theta": 1e6, **YARN}, "head_dim": 16}),
@@ -67,7 +68,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 32, "rope_scaling": {"rope_type": "yarn", **YARN}}),
     "qwen3-head-dim-left-out": ("qwen3", {}),
     "qwen2-moe": ("qwen2_moe", EXPERTS),
-    "qwen2-moe-window": ("qwen2_moe", {**EXPERTS, "use_sliding_window": True, "sliding_window": 9}),
     "qwen3-moe": ("qwen3_moe", {**EXPERTS, "head_dim": 16, "torch_dtype": "bfloat16"}),
     "qwen3-moe-head-dim-left-out": ("qwen3_moe", EXPERTS),
     "gemma": ("gemma", {"head_dim": 32}),
@@ -293,10 +293,7 @@ def test_more_layers_than_any_model_has_are_refused_at_once() -> None:
         {"rope_scaling": {"type": "linear", "factor": 0}},
         {"rope_scaling": {"type": "linear", "factor": -2.0}},
         {"rope_scaling": {"type": "linear", "factor": True}},
-        {"rope_scaling": {"type": "linear", "factor": None}},
         {"rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 0}},
-        {"rope_scaling": {"type": "longrope", "short_factor": "abc", "long_factor": [1.0]}},
-        {"rope_scaling": {"type": "longrope", "short_factor": [1.0, "x"], "long_factor": [1.0]}},
         {"rope_theta": "10000"},
         {"rope_theta": -1.0},
         {"rope_theta": 0},

@@ -17,7 +17,12 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
 def bestiary_loaders() -> Sequence[bestiary.Loader]:
     return [
         bestiary.Loader(
-            "newt", (".newt",), lambda name, head: head.startswith(b"{"), "newt:files", "newt:NewtCheckpoint", priority=5
+            "newt",
+            (".newt",),
+            lambda name, head: head.startswith(b"{"),
+            "newt:files",
+            "newt:NewtCheckpoint",
+            priority=5,
         )
     ]
 

@@ -40,9 +40,7 @@ def make_plan(architecture: Architecture, config: Config, model: nn.Module, chec
     given = made.shapes(checkpoint.shape)
     missing = [name for name in wanted if name not in given and name not in made.ties]
     unexpected = [name for name in given if name not in wanted]
-    misshaped = {
-        name: (given[name], wanted[name]) for name in wanted if name in given and given[name] != wanted[name]
-    }
+    misshaped = {name: (given[name], wanted[name]) for name in wanted if name in given and given[name] != wanted[name]}
     if missing or unexpected or misshaped:
         raise _mismatch(architecture, checkpoint, missing, unexpected, misshaped)
     return made

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from bestiary.errors import ConfigError
+from bestiary.errors import ConfigError, shown
 from bestiary.nearest import did_you_mean
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -45,8 +45,27 @@ _COUNTS = (
     "num_experts_per_tok",
     "moe_intermediate_size",
     "max_position_embeddings",
+    "sliding_window",
 )
 _MOST_LAYERS = 4096
+_ROPE_NUMBERS: dict[str, tuple[float, float]] = {
+    "rope_theta": (1.0, 1e18),
+    "factor": (1e-6, 1e9),
+    "partial_rotary_factor": (0.0, 1.0),
+    "original_max_position_embeddings": (2, _LARGEST),
+    **dict.fromkeys(
+        (
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "low_freq_factor",
+            "high_freq_factor",
+        ),
+        (0.0, 1e9),
+    ),
+}
 
 
 class Config(Mapping[str, Any]):
@@ -122,7 +141,9 @@ def normalise(raw: Mapping[str, Any], origin: str, defaults: Mapping[str, Any] |
     """
     values = dict(raw)
     nested = values.get("text_config")
-    if isinstance(nested, Mapping):
+    if nested is not None and (not isinstance(nested, Mapping) or nested.get("text_config") is not None):
+        raise ConfigError('"text_config" must be one language model, an object.', where=origin)
+    if nested is not None:
         for shared in ("tie_word_embeddings", "torch_dtype", "dtype"):
             if shared in values and shared not in nested:
                 nested = {**nested, shared: values[shared]}
@@ -158,11 +179,14 @@ def _check_counts(values: Mapping[str, Any], origin: str) -> None:
         value = values.get(key)
         if value is None:
             continue
-        most = _MOST_LAYERS if key == "num_hidden_layers" else _LARGEST
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise ConfigError(f'"{key}" is {value!r}; a whole number from 0 to {most} is due.', where=origin)
+        _check_whole(key, value, origin, _MOST_LAYERS if key == "num_hidden_layers" else _LARGEST)
     if values.get("num_attention_heads") == 0:
         raise ConfigError('"num_attention_heads" is 0.', where=origin)
+
+
+def _check_whole(key: str, value: Any, origin: str, most: int = _LARGEST) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ConfigError(f'"{key}" is {shown(value)}; a whole number from 0 to {most} is due.', where=origin)
 
 
 def _rope_parameters(values: Mapping[str, Any], origin: str) -> dict[str, Mapping[str, Any]]:
@@ -174,7 +198,7 @@ def _rope_parameters(values: Mapping[str, Any], origin: str) -> dict[str, Mappin
     if any(isinstance(value, Mapping) for value in stated.values()):
         kinds = {kind: dict(value) for kind, value in stated.items() if isinstance(value, Mapping)}
     else:
-        kinds = {FULL: {**stated, **scaling}}
+        kinds = {FULL: dict(scaling or stated)}
     if values.get("rope_local_base_freq") is not None and SLIDING not in kinds:
         # Gemma 3: local layers have their own base and no scaling.
         kinds[SLIDING] = {"rope_type": "default", "rope_theta": values["rope_local_base_freq"]}
@@ -183,24 +207,36 @@ def _rope_parameters(values: Mapping[str, Any], origin: str) -> dict[str, Mappin
         for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
         if values.get(key) is not None
     }
-    complete = {}
-    for kind, parameters in kinds.items():
-        merged = {"rope_theta": 10000.0, **shared, **parameters}
-        merged["rope_type"] = merged.pop("type", None) if "rope_type" not in parameters else parameters["rope_type"]
-        merged.pop("type", None)
-        merged["rope_type"] = {"su": "longrope", "mrope": "default", None: "default"}.get(
-            merged["rope_type"], merged["rope_type"]
-        )
-        merged["max_position_embeddings"] = values.get("max_position_embeddings")
-        complete[kind] = MappingProxyType(merged)
-    return complete
+    return {
+        kind: MappingProxyType(_complete_rope({"rope_theta": 10000.0, **shared, **parameters}, values, origin))
+        for kind, parameters in kinds.items()
+    }
+
+
+def _complete_rope(stated: Mapping[str, Any], values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    parameters = {key: value for key, value in stated.items() if value is not None}
+    old = parameters.pop("type", "default")
+    kind = parameters.get("rope_type", old)
+    if not isinstance(kind, str):
+        raise ConfigError(f'"rope_type" is {shown(kind)}; a name is due.', where=origin)
+    parameters["rope_type"] = {"su": "longrope", "mrope": "default"}.get(kind, kind)
+    longest = parameters["max_position_embeddings"] = values.get("max_position_embeddings")
+    if parameters["rope_type"] in ("llama3", "yarn", "longrope") and longest:
+        parameters.setdefault("original_max_position_embeddings", longest)
+    for key, (least, most) in _ROPE_NUMBERS.items():
+        value = parameters.get(key, most)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise ConfigError(f'"{key}" is {shown(value)}; a number from {least} to {most} is due.', where=origin)
+    return parameters
 
 
 def _layer_types(values: dict[str, Any], origin: str) -> tuple[str, ...]:
     count = values.get("num_hidden_layers") or 0
     stated = values.get("layer_types")
     if stated is not None:
-        if not isinstance(stated, list | tuple) or len(stated) < count:
+        if not isinstance(stated, list | tuple) or not all(isinstance(kind, str) for kind in stated):
+            raise ConfigError(f'"layer_types" is {shown(stated)}; a list of names is due.', where=origin)
+        if len(stated) < count:
             raise ConfigError(f'"layer_types" must name all {count} layers.', where=origin)
         return tuple(stated[:count])
     window = values.get("sliding_window")
@@ -208,8 +244,10 @@ def _layer_types(values: dict[str, Any], origin: str) -> tuple[str, ...]:
         return (FULL,) * count
     pattern = values.get("sliding_window_pattern")
     if pattern:
+        _check_whole("sliding_window_pattern", pattern, origin)
         return tuple(SLIDING if (layer + 1) % pattern else FULL for layer in range(count))
     if values.get("use_sliding_window"):
         first = values.get("max_window_layers") or 0
+        _check_whole("max_window_layers", first, origin)
         return tuple(SLIDING if layer >= first else FULL for layer in range(count))
     return (SLIDING,) * count

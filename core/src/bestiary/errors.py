@@ -130,3 +130,15 @@ class RequestError(BestiaryError):
 
 class GenerationError(BestiaryError):
     """A step of the model failed: for example its logits were not finite."""
+
+
+# For messages
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python does not print numbers of thousands of digits, nor deep nesting
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:100]}..."

@@ -49,7 +49,7 @@ def read_evidence(repository: Repository, registry: Registry) -> Evidence:
 
 
 def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) -> tuple[Architecture, Plugin]:
-    """The architecture that claims the evidence most strongly; `plugin` (a plugin or distribution name) decides a contest.
+    """The architecture that claims the evidence most strongly; `plugin`, or its distribution, decides a contest.
 
     Raises MissingPlugin, BrokenPlugin or ContestedModel, each with the command that mends it.
     """
@@ -116,7 +116,7 @@ def _nobody(evidence: Evidence, registry: Registry, plugin: str | None) -> Excep
         return BrokenPlugin(
             f"{broken.distribution} provides {what} but failed to import: {broken.error}",
             where=broken.module,
-            fix=f"pip install --force-reinstall {broken.distribution}; `bestiary plugins --traceback` shows the whole error",
+            fix=f"pip install --force-reinstall {broken.distribution}; `bestiary plugins --reasons` shows all of it",
             traceback=broken.traceback,
         )
     if provider and provider not in {owner.distribution for owner in registry.plugins}:

@@ -80,17 +80,17 @@ def load(
 ) -> Any:
     """Load a model and return its pipeline, a context manager.
 
-    `model` is a hub id, a local folder or weight file, or the name of a packaged model ("demo").  `dtype` is "auto" (as
-    the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".  `quant` packs the
-    weights while they load, by a scheme that an installed quantizer plugin names.  `plugin` decides where two plugins
-    claim a model.  `progress` is True for bars on stderr (the default on a terminal), False for silence, or a function
-    that gets Progress events.
+    `model` is a hub id, a local folder or weight file, or the name of a packaged model ("demo").  `dtype` is "auto"
+    (as the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".  `quant`
+    packs the weights while they load, by a scheme that an installed quantizer plugin names.  `plugin` decides where
+    two plugins claim a model.  `progress` is True for bars on stderr (the default on a terminal), False for silence,
+    or a function that gets Progress events.
 
     Raises a BestiaryError that says what, where and what to do: a missing plugin, for example, before any weight file
     is fetched.
     """
     if unknown:
-        names = [name for name in load.__kwdefaults__ if name != "registry"]
+        names = [name for name in load.__kwdefaults__ or () if name != "registry"]
         name = next(iter(unknown))
         fix = did_you_mean(name, names) or f"the options are {', '.join(names)}"
         raise OptionError(f'load has no option "{name}".', fix=fix)

@@ -81,7 +81,7 @@ class Architecture:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Config keys that checkpoints of this family leave out, with the value that they then mean."""
     tiny: str | None = None
-    """"module:NAME" of small configurations (config.json objects) on which `bestiary.testing` checks the architecture."""
+    """"module:NAME" of small configurations (config.json objects) on which `bestiary.testing` checks it."""
     api: tuple[int, int] = API
 
 
@@ -101,7 +101,7 @@ class Loader:
     headers: str | None = None
     """"module:function" (repository, names) -> Checkpoint that knows names and shapes before the files are fetched."""
     identify: str | None = None
-    """"module:function" (repository, name) -> Evidence, for formats that carry their configuration in the weight file."""
+    """"module:function" (repository, name) -> Evidence, for formats with the configuration in the weight file."""
     priority: int = 0
     """Of two formats in one repository the higher is taken."""
     api: tuple[int, int] = API

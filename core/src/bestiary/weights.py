@@ -20,7 +20,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import InvalidPlugin, WeightMismatch
@@ -159,7 +158,11 @@ class Join:
                 )
 
     def _slots(self, made: torch.Tensor, tensors: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
-        return made if self.stacked else made.split([len(tensor) for tensor in tensors])
+        if self.stacked:
+            return made
+        import torch
+
+        return torch.split(made, [len(tensor) for tensor in tensors])
 
 
 Recipe = Stored | Step | Join
@@ -231,7 +234,9 @@ def _rename(rule: Rule, made: dict[str, Recipe], config: Any, ties: dict[str, st
 def _split(rule: Rule, made: dict[str, Recipe], config: Any, ties: dict[str, str], dropped: list[str]) -> None:
     sizes = tuple(rule.argument(config)) if rule.argument else None
     if sizes is not None and len(sizes) != len(rule.targets):
-        raise InvalidPlugin(f"A split has {len(rule.targets)} targets and {len(sizes)} sizes.", where=f"the rule {rule}")
+        raise InvalidPlugin(
+            f"A split has {len(rule.targets)} targets and {len(sizes)} sizes.", where=f"the rule {rule}"
+        )
     for name, groups in _matches(rule.sources[0], made):
         recipe = made.pop(name)
         for index, target in enumerate(rule.targets):
@@ -239,11 +244,9 @@ def _split(rule: Rule, made: dict[str, Recipe], config: Any, ties: dict[str, str
             _put(made, _fill(target, groups), Step(recipe, piece, rowwise=True), rule)
 
 
-def _piece(
-    tensor: torch.Tensor, index: int, count: int, sizes: tuple[int, ...] | None, name: str
-) -> torch.Tensor:
+def _piece(tensor: torch.Tensor, index: int, count: int, sizes: tuple[int, ...] | None, name: str) -> torch.Tensor:
     total = len(tensor) if tensor.ndim else 0
-    if not tensor.ndim or sizes is None and total % count or sizes is not None and sum(sizes) != total:
+    if not tensor.ndim or (sizes is None and total % count) or (sizes is not None and sum(sizes) != total):
         parts = f"{count} equal parts" if sizes is None else f"parts of {', '.join(str(size) for size in sizes)}"
         raise WeightMismatch(f"The tensor {name} has {total} rows, which cannot be split into {parts}.")
     lengths = sizes or (total // count,) * count

@@ -101,10 +101,10 @@ def test_unknown_tensors_are_answered_with_near_names(sharded: Path, folder: Any
         (["x-00001-of-00001.safetensors"], ["x-00001-of-00001.safetensors"]),
         (["lora.safetensors", "sub/model.safetensors"], ["lora.safetensors"]),
         ([A], "1 are not there: number 2"),
-        (["a.safetensors", "b.safetensors"], "several sets"),
-        (["x-00001-of-00001.safetensors", "y.safetensors"], "several sets"),
-        (["x-00001-of-00001.safetensors", "y-00001-of-00001.safetensors"], "several sets"),
-        ([A, B, "model-00001-of-00003.safetensors"], "several sets"),
+        (["a.safetensors", "b.safetensors"], "Several sets"),
+        (["x-00001-of-00001.safetensors", "y.safetensors"], "Several sets"),
+        (["x-00001-of-00001.safetensors", "y-00001-of-00001.safetensors"], "Several sets"),
+        ([A, B, "model-00001-of-00003.safetensors"], "Several sets"),
         (["sub/model.safetensors"], "folders of the model only: sub"),
         (["pytorch_model.bin", "config.json"], "would run code"),
         (["config.json"], "no .safetensors file"),
@@ -136,7 +136,7 @@ def test_which_files_an_index_names(sharded: Path, folder: Any) -> None:
     write_index(sharded, {"a": "extra.safetensors"}, name="flux-dev")
     assert safetensors_checkpoint.files(repository) == ("extra.safetensors",)
     write_index(sharded, {"a": "extra.safetensors"}, name="other")
-    with pytest.raises(CheckpointError, match="several sets"):
+    with pytest.raises(CheckpointError, match="Several sets"):
         safetensors_checkpoint.files(repository)
 
 

@@ -32,7 +32,7 @@ def refuse(names: Iterable[str], origin: object) -> None:
     if pickled := [name for name in names if is_pickle(name)]:
         shown = ", ".join(map(repr, pickled[:5])) + (f" and {len(pickled) - 5} more" if len(pickled) > 5 else "")
         raise CheckpointError(
-            f"the weights are pickled ({shown}): opening them would run code from the file", where=origin, fix=FIX
+            f"The weights are pickled ({shown}): opening them would run code from the file", where=origin, fix=FIX
         )
 
 
@@ -40,18 +40,18 @@ def foreign(head: bytes, origin: object) -> CheckpointError | None:
     """The error for a file that is not what its name says, where its first bytes tell what it is instead."""
     if head.startswith(b"version https://git-lfs"):
         return CheckpointError(
-            "the file is a pointer of Git LFS, not the weights themselves", where=origin, fix="run `git lfs pull` there"
+            "The file is a pointer of Git LFS, not the weights themselves", where=origin, fix="run `git lfs pull` there"
         )
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
         return CheckpointError(
-            "the file is a web page, probably the error or login page of a server",
+            "The file is a web page, probably the error or login page of a server",
             where=origin,
             fix="fetch the file again, with a token if the model is gated",
         )
     if head.startswith(b"GGUF"):
-        return CheckpointError("the file is GGUF, not safetensors", where=origin, fix="rename it to end in .gguf")
+        return CheckpointError("The file is GGUF, not safetensors", where=origin, fix="rename it to end in .gguf")
     if not looks_like_safetensors(head) and (kind := kind_of(head)) is not None:
-        return CheckpointError(f"the file is {kind}: opening it could run code from the file", where=origin, fix=FIX)
+        return CheckpointError(f"The file is {kind}: opening it could run code from the file", where=origin, fix=FIX)
     return None
 
 

@@ -41,7 +41,7 @@ class SafetensorsCheckpoint:
             for name, entry in header.entries.items():
                 if name in self._entries:
                     raise CheckpointError(
-                        f"tensor {name!r} lies in two files, {self._places[name]!r} and {file!r}",
+                        f"Tensor {name!r} lies in two files, {self._places[name]!r} and {file!r}",
                         where=origin,
                         fix="keep the files of one model only in the folder, or fetch them again",
                     )
@@ -73,7 +73,7 @@ class SafetensorsCheckpoint:
         file = self._files.get(self._places[name])
         if file is None:
             raise CheckpointError(
-                f"tensor {name!r} cannot be read: only the headers of the files were opened, or they were closed",
+                f"Tensor {name!r} cannot be read: only the headers of the files were opened, or they were closed",
                 where=self.origin,
                 fix="open the checkpoint itself",
             )
@@ -96,7 +96,7 @@ class SafetensorsCheckpoint:
             names = self._entries if len(self._entries) <= MAX_NAMES_TO_COMPARE else ()
             near = difflib.get_close_matches(name[:1024], names, n=3)
             raise CheckpointError(
-                f"the checkpoint has no tensor {name[:1024]!r}" + (f"; near names: {', '.join(near)}" if near else ""),
+                f"The checkpoint has no tensor {name[:1024]!r}" + (f"; near names: {', '.join(near)}" if near else ""),
                 where=self.origin,
                 fix="check the weight rules of the architecture against `bestiary inspect`",
             )
@@ -129,7 +129,7 @@ def open_header(repository: Repository, names: tuple[str, ...]) -> SafetensorsCh
     for name in names:
         origin = _origin(repository, name)
         if name not in sizes:
-            raise CheckpointError("there is no such file", where=origin)
+            raise CheckpointError("There is no such file", where=origin)
         head = repository.head(name, FIRST_READ)
         need = extent(head, sizes[name], origin)
         headers[name] = parse(head if len(head) >= need else repository.head(name, need), sizes[name], origin)

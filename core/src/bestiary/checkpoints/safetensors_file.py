@@ -55,7 +55,7 @@ class SafetensorsFile:
         self._bytes: torch.Tensor | None = None
         self._fresh = False
         if sys.byteorder != "little":
-            raise CheckpointError("safetensors are little-endian, and this machine is not", where=self.origin)
+            raise CheckpointError("Safetensors are little-endian, and this machine is not", where=self.origin)
         try:
             # Not blocking, because opening a pipe in place of a file would wait for ever.
             self._file = open(  # noqa: SIM115  (closed by `close`)
@@ -72,7 +72,7 @@ class SafetensorsFile:
     def _open(self) -> None:
         status = os.fstat(self._file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError("this is not a regular file", where=self.origin, fix="name the weight file itself")
+            raise CheckpointError("This is not a regular file", where=self.origin, fix="name the weight file itself")
         self._size, self._changed = status.st_size, status.st_mtime_ns
         try:
             head = self._head(min(FIRST_READ, self._size))
@@ -82,7 +82,7 @@ class SafetensorsFile:
         except (OSError, ValueError, OverflowError) as error:
             raise self._unreadable(error) from error
         except MemoryError as error:
-            raise OutOfMemory("the header of the file does not fit the memory", where=self.origin) from error
+            raise OutOfMemory("The header of the file does not fit the memory", where=self.origin) from error
         self._bytes = torch.from_numpy(numpy.asarray(_Pages(self._map)))
 
     def _head(self, length: int) -> bytes:
@@ -102,14 +102,14 @@ class SafetensorsFile:
         """
         entry = self.header.entries[name]
         if self._bytes is None:
-            raise CheckpointError(f"tensor {name!r} was asked for after the file was closed", where=self.origin)
+            raise CheckpointError(f"Tensor {name!r} was asked for after the file was closed", where=self.origin)
         self._check_unchanged()
         kind = self._type(name, entry)
         shape = entry.shape
         if entry.dtype == "F4":
             if not shape or shape[-1] % 2:
                 raise CheckpointError(
-                    f"tensor {name!r} of type F4 and shape {list(shape)} cannot be held: "
+                    f"Tensor {name!r} of type F4 and shape {list(shape)} cannot be held: "
                     "torch pairs the numbers of the last dimension",
                     where=self.origin,
                 )
@@ -122,7 +122,7 @@ class SafetensorsFile:
             data = data.clone()
         if kind == torch.bool and int(data.max()) > 1:
             raise CheckpointError(
-                f"tensor {name!r} of type BOOL holds the byte {int(data.max())}, and torch knows 0 and 1 only",
+                f"Tensor {name!r} of type BOOL holds the byte {int(data.max())}, and torch knows 0 and 1 only",
                 where=self.origin,
                 fix="convert the file again",
             )
@@ -132,7 +132,7 @@ class SafetensorsFile:
         kind = getattr(torch, _TYPES.get(entry.dtype, ""), None)
         if not isinstance(kind, torch.dtype):
             raise CheckpointError(
-                f"tensor {name!r} has type {entry.dtype}, which torch {torch.__version__} does not have",
+                f"Tensor {name!r} has type {entry.dtype}, which torch {torch.__version__} does not have",
                 where=self.origin,
                 fix="use a newer torch, or the checkpoint in another type",
             )
@@ -172,14 +172,14 @@ class SafetensorsFile:
         if status.st_size != self._size or status.st_mtime_ns != self._changed:
             how = f"from {self._size} to {status.st_size} bytes" if status.st_size != self._size else "in place"
             raise CheckpointError(
-                f"the file changed {how} while it was open",
+                f"The file changed {how} while it was open",
                 where=self.origin,
                 fix="wait until nothing writes to it any more, then load it again",
             )
 
     def _unreadable(self, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"the file cannot be read: {getattr(error, 'strerror', None) or error}",
+            f"The file cannot be read: {getattr(error, 'strerror', None) or error}",
             where=self.origin,
             fix="check that it exists and may be read; many shards may need a higher `ulimit -n`",
         )

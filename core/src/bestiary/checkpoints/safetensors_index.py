@@ -65,13 +65,13 @@ def files(repository: Repository) -> tuple[str, ...]:
             return _without_index(repository, weights)
     if inside := sorted({name.rpartition("/")[0] for name in repository.files() if name.endswith(SUFFIX)}):
         raise CheckpointError(
-            f"the weights lie in folders of the model only: {_list(inside)}",
+            f"The weights lie in folders of the model only: {_list(inside)}",
             where=repository.origin,
             fix="name the folder that is meant",
         )
     refuse.refuse(names, repository.origin)
     raise CheckpointError(
-        "there is no .safetensors file", where=repository.origin, fix="check the id, and the revision of the model"
+        "There is no .safetensors file", where=repository.origin, fix="check the id, and the revision of the model"
     )
 
 
@@ -91,30 +91,30 @@ def read_index(repository: Repository, name: str) -> Index:
     origin = f"{repository.origin}: {name}"
     sizes = repository.files()
     if sizes[name] > MAX_INDEX:
-        raise CheckpointError(f"the index has {sizes[name]} bytes; the limit is {MAX_INDEX}", where=origin, fix=_AGAIN)
+        raise CheckpointError(f"The index has {sizes[name]} bytes; the limit is {MAX_INDEX}", where=origin, fix=_AGAIN)
     try:
         raw = repository.path(name).read_bytes()
     except OSError as error:
-        raise CheckpointError(f"the index cannot be read: {error.strerror}", where=origin) from error
+        raise CheckpointError(f"The index cannot be read: {error.strerror}", where=origin) from error
     # Counted before parsing, because each bracket or comma costs a JSON parser a hundred times its own size.
     if raw.count(b"{") + raw.count(b"[") > 10_000 or raw.count(b",") > MAX_ENTRIES:
-        raise CheckpointError(f"the index has over {MAX_ENTRIES} entries, or is nested", where=origin, fix=_AGAIN)
+        raise CheckpointError(f"The index has over {MAX_ENTRIES} entries, or is nested", where=origin, fix=_AGAIN)
     try:
         content = json.loads(raw, object_pairs_hook=_no_key_twice)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"the index is not valid JSON: {str(error)[:200]}", where=origin, fix=_AGAIN) from None
+        raise CheckpointError(f"The index is not valid JSON: {str(error)[:200]}", where=origin, fix=_AGAIN) from None
     places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not places:
         raise CheckpointError('the index has no "weight_map" of tensors to files', where=origin, fix=_AGAIN)
     for tensor, shard in places.items():
         if not isinstance(shard, str):
-            raise CheckpointError(f"the index gives {tensor[:200]!r} no file name", where=origin, fix=_AGAIN)
+            raise CheckpointError(f"The index gives {tensor[:200]!r} no file name", where=origin, fix=_AGAIN)
     shards = set(places.values())
     for shard in shards:
         _check_inside(shard, origin)
     refuse.refuse(sorted(shards), origin)
     if others := sorted(shard for shard in shards if not shard.endswith(SUFFIX)):
-        raise CheckpointError(f"the index names {_list(others)}, not .safetensors files", where=origin, fix=_AGAIN)
+        raise CheckpointError(f"The index names {_list(others)}, not .safetensors files", where=origin, fix=_AGAIN)
     return Index(name, places)
 
 
@@ -122,7 +122,7 @@ def _present(repository: Repository, index: Index) -> tuple[str, ...]:
     shards = index.shards()
     if absent := sorted(set(shards) - repository.files().keys()):
         raise CheckpointError(
-            f"the index names files that are not there: {_list(absent)}",
+            f"The index names files that are not there: {_list(absent)}",
             where=f"{repository.origin}: {index.name}",
             fix="finish the download or the upload of all shards",
         )
@@ -140,7 +140,7 @@ def _check_inside(shard: str, origin: str) -> None:
         or parts[0].startswith("~")
     ):
         raise UnsafeName(
-            f"the index names {shard[:200]!r}, which is no plain file name within the folder",
+            f"The index names {shard[:200]!r}, which is no plain file name within the folder",
             where=origin,
             fix="do not use this model: an honest index names files beside itself",
         )
@@ -158,7 +158,7 @@ def _without_index(repository: Repository, weights: list[str]) -> tuple[str, ...
         found = {int(name.removesuffix(SUFFIX).split("-")[-3]) for name in shards}
         if lacking := sorted(set(range(1, min(total, 10_000) + 1)) - found):
             raise CheckpointError(
-                f"of the {total} shards of {stems[0]!r}, {len(lacking)} are not there: number "
+                f"Of the {total} shards of {stems[0]!r}, {len(lacking)} are not there: number "
                 + _list(list(map(str, lacking))),
                 where=repository.origin,
                 fix="finish the download or the upload of all shards",
@@ -179,7 +179,7 @@ def _prefer(stems: list[str]) -> list[str]:
 
 def _undecided(repository: Repository, names: list[str]) -> CheckpointError:
     return CheckpointError(
-        f"several sets of weights lie side by side, and no name tells which is the model: {_list(sorted(names))}",
+        f"Several sets of weights lie side by side, and no name tells which is the model: {_list(sorted(names))}",
         where=repository.origin,
         fix="give the path of the file that is meant, or keep only its files in the folder",
     )

@@ -14,7 +14,7 @@ FAILED, UNKNOWN, INTERRUPTED = 1, 70, 130
 
 
 def main() -> None:
-    """Run the command line and exit.  An error is one screen that says what to do; `--traceback` shows where it arose."""
+    """Run the command line and exit.  An error is one screen that says what to do."""
     sys.exit(invoke(sys.argv[1:]))
 
 
@@ -42,7 +42,9 @@ def invoke(arguments: list[str]) -> int:
         report(error, show_traceback)
         return FAILED
     except Exception as error:
-        print(f"error: Bestiary failed in a way that it does not know: {type(error).__name__}: {error}", file=sys.stderr)
+        print(
+            f"error: Bestiary failed in a way that it does not know: {type(error).__name__}: {error}", file=sys.stderr
+        )
         print("  fix:   this is a fault of Bestiary; the same command with --traceback shows where", file=sys.stderr)
         if show_traceback:
             traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,8 +56,13 @@ class Conversation:
         head = [{"role": "system", "content": self.system}] if self.system else []
         asked = [*self.messages, {"role": "user", "content": text}]
         answer: list[str] = []
-        chunks = (answer.append(chunk.text) or chunk for chunk in self.pipe.stream_chat([*head, *asked], **self.sampling))  # type: ignore[func-returns-value]
-        if show(chunks, stats) is not None:
+
+        def kept(chunks: Iterator[Any]) -> Iterator[Any]:
+            for chunk in chunks:
+                answer.append(chunk.text)
+                yield chunk
+
+        if show(kept(self.pipe.stream_chat([*head, *asked], **self.sampling)), stats) is not None:
             self.messages = [*asked, {"role": "assistant", "content": "".join(answer)}]
 
     def command(self, line: str) -> bool:

@@ -49,7 +49,9 @@ def check(
     for name in names:
         state = "not fetched" if name in missing else verified.get(name, "no hash to compare with")
         typer.echo(f"{name}  {size(repository.files()[name])}  {state}")
-    typer.echo(f"the plan fits {identified.architecture.name}: {len(plan.recipes)} parameters, nothing missing or left over")
+    typer.echo(
+        f"the plan fits {identified.architecture.name}: {len(plan.recipes)} parameters, nothing missing or left over"
+    )
     if finite:
         typer.echo("every value is finite")
 

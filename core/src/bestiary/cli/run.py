@@ -20,7 +20,9 @@ def run(
     model: Model,
     prompt: Annotated[str | None, typer.Argument(help="What to ask; without it a conversation begins.")] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
+    ] = False,
     max_tokens: Annotated[int | None, typer.Option(help="New tokens at most.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k most probable tokens.")] = None,

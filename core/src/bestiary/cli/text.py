@@ -31,8 +31,10 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
 
 
 def escaped(text: str) -> str:
-    """Text from a model for a terminal: control characters that could move its cursor or rename its window are shown."""
+    """Text from a model for a terminal: control characters, which could move its cursor, are shown."""
     return "".join(
-        character if character in "\n\t" or character.isprintable() or ord(character) > 0x9F else f"\\x{ord(character):02x}"
+        character
+        if character in "\n\t" or character.isprintable() or ord(character) > 0x9F
+        else f"\\x{ord(character):02x}"
         for character in text
     )

@@ -60,7 +60,7 @@ class FlatLayer:
         spec: AttentionSpec,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        parts = zip(self.caches, *(tensor.split(tuple(self.counts)) for tensor in (q, k, v)), strict=True)
+        parts = zip(self.caches, *(torch.split(tensor, list(self.counts)) for tensor in (q, k, v)), strict=True)
         made = []
         for cache, new_q, new_k, new_v in parts:
             keys, values = cache.extend(new_k.transpose(0, 1), new_v.transpose(0, 1))

@@ -28,7 +28,7 @@ class ChatEncoder:
         self._special = re.compile("|".join((_MARK.pattern, *map(re.escape, texts))))
 
     def render(self, messages: str | Sequence[Message], **variables: Any) -> str:
-        """The text of a conversation; a plain text is one user message.  Arguments are those of `ChatTemplate.render`."""
+        """The text of a conversation; a plain text is one user message.  Arguments: see `ChatTemplate.render`."""
         variables.setdefault("add_generation_prompt", not variables.get("continue_final_message"))
         return self.template.render(_as_messages(messages), **variables)
 
@@ -65,10 +65,7 @@ def _each_text(content: Any, change: Callable[[str], str]) -> Any:
     if isinstance(content, str):
         return change(content)
     if isinstance(content, list | tuple):
-        return [
-            {**part, "text": change(part["text"])} if _has_text(part) else part
-            for part in content
-        ]
+        return [{**part, "text": change(part["text"])} if _has_text(part) else part for part in content]
     return content
 
 
@@ -79,6 +76,11 @@ def _has_text(part: Any) -> bool:
 def _as_messages(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
-    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+    made = [dict(message) for message in messages if isinstance(message, Mapping)] if _is_list(messages) else None
+    if made is None or len(made) != len(messages):
         raise RequestError('Messages are a text, or a list of {"role": ..., "content": ...}.')
-    return [dict(message) for message in messages]
+    return made
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)

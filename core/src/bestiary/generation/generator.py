@@ -114,7 +114,10 @@ class Generator:
 
 def collect(chunks: Iterator[Chunk]) -> Completion:
     """The whole answer of a stream."""
-    text, tokens, logprobs, chunk = [], [], [], None
+    text: list[str] = []
+    tokens: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    chunk = None
     for chunk in chunks:
         text.append(chunk.text)
         tokens.extend(chunk.tokens)

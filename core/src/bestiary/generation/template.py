@@ -73,7 +73,7 @@ class ChatTemplate:
                 "The model has no chat template. Looked at: chat_template.jinja, additional_chat_templates/, "
                 "tokenizer_config.json (chat_template), chat_template.json, and the plugin",
                 where=repository.origin,
-                fix="Pass one as chat_template, or complete text without a chat",
+                fix="pass one as chat_template, or complete text without a chat",
             )
         return cls(found, source=source, special_tokens=special_tokens, now=now, workers=workers)
 
@@ -127,7 +127,7 @@ class ChatTemplate:
         if continue_final_message and add_generation_prompt:
             raise OptionError(
                 "continue_final_message and add_generation_prompt exclude each other",
-                fix="Continue the last message, or ask for a new one",
+                fix="continue the last message, or ask for a new one",
             )
         chat = plain_messages(messages)
         chosen = self._choose(tools is not None)
@@ -157,5 +157,5 @@ class ChatTemplate:
         raise TemplateError(
             f"The model has several chat templates and none is the default: {', '.join(sorted(self.templates))}",
             where=self.source,
-            fix="Pass the name of one as chat_template",
+            fix="pass the name of one as chat_template",
         )

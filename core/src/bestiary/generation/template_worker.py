@@ -40,7 +40,7 @@ class TemplateRefusal(TemplateError):
         super().__init__(
             f"The chat template refused the conversation: {message}",
             where=where,
-            fix="Change the messages so that they fit the template, or use another template",
+            fix="change the messages so that they fit the template, or use another template",
         )
         self.message = message
 
@@ -103,7 +103,7 @@ class TemplateWorkers:
                     raise TemplateError(
                         f"The chat template took longer than {self._seconds:g} s",
                         where=where,
-                        fix="Use another chat template",
+                        fix="use another chat template",
                     ) from None
             finally:
                 # After a breach the process is not trusted to be as good as new.
@@ -145,7 +145,7 @@ class TemplateWorkers:
                 raise TemplateError(
                     f"The process that renders chat templates could not start: {error or type(error).__name__}",
                     where=where,
-                    fix=f"See what this says: {sys.executable} -I -c 'import jinja2'",
+                    fix=f"see what this says: {sys.executable} -I -c 'import jinja2'",
                 ) from error
             raise
         self._alive.add(worker)

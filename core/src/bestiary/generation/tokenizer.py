@@ -84,7 +84,9 @@ class Tokenizer:
         whole = self.encode("\n" + text, add_special_tokens=False, allow_special=allow_special)
         if whole[: len(first)] == first:
             return whole[len(first) :]
-        return self.encode(text, add_special_tokens=False, allow_special=allow_special)  # the newline grew into the text
+        return self.encode(
+            text, add_special_tokens=False, allow_special=allow_special
+        )  # the newline grew into the text
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`; ids that no token has add nothing.

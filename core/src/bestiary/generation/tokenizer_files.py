@@ -148,7 +148,7 @@ def _no_tokenizer(repository: Repository, kind: str) -> TokenizerError:
         return TokenizerError(
             "No tokenizer: tokenizer.json is needed, or vocab.json with merges.txt",
             where=repository.origin,
-            fix="Copy tokenizer.json and tokenizer_config.json of the base model beside the weights",
+            fix="copy tokenizer.json and tokenizer_config.json of the base model beside the weights",
         )
     what = f"The tokenizer exists only as {', '.join(sorted(found))}; tokenizer.json is needed"
     if "vocab.json" in found and "merges.txt" in found:

@@ -1,7 +1,7 @@
 """The blocks that models are made of.
 
-Parameter names are those of Hugging Face's Llama, so that most weight maps are a few lines.  A variant is an argument or
-a swapped block, never a subclass of another model.  Batches are flat: the tokens of all sequences of a step, [T].
+Parameter names are those of Hugging Face's Llama, so that most weight maps are a few lines.  A variant is an argument
+or a swapped block, never a subclass of another model.  Batches are flat: the tokens of all sequences of a step, [T].
 """
 
 from bestiary.nn.activation import activation

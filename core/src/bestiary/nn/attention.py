@@ -15,8 +15,9 @@ from bestiary.nn.rope import Rotation
 class Attention(nn.Module):
     """Attention with grouped key and value heads (Ainslie et al. 2023) over a flat batch.
 
-    `qk_norm` makes a norm over the head dimension for q and for k, before the rotation.  `scale` defaults to the inverse
-    root of `head_dim`.  `query_scale` gives a factor [T] for each query from its position (Llama 4, Ministral 3).
+    `qk_norm` makes a norm over the head dimension for q and for k, before the rotation.  `scale` defaults to the
+    inverse root of `head_dim`.  `query_scale` gives a factor [T] for each query from its position (Llama 4,
+    Ministral 3).
     """
 
     def __init__(

@@ -48,8 +48,8 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Embedding, layers and final norm.
 
-    `ropes` are the rotations that the layers use, by kind, and `kinds` names each layer's; a layer whose kind has no rope
-    is not rotated.  A step computes each kind's angles once.
+    `ropes` are the rotations that the layers use, by kind, and `kinds` names each layer's; a layer whose kind has no
+    rope is not rotated.  A step computes each kind's angles once.
     """
 
     def __init__(

@@ -14,9 +14,9 @@ from bestiary.nn.mlp import GatedMLP
 class Router(nn.Module):
     """Chooses experts for each token: x [T, D] -> weights [T, K] in float32, indices [T, K].
 
-    `score` is "softmax" (over all experts) or "sigmoid" (each alone).  `groups` and `top_groups` keep only the best groups
-    of experts in the choice (DeepSeek-V2: by their best expert; V3: by their best two).  `correction` adds a learned bias
-    [E] to the choice, not to the weights (DeepSeek-V3).  `scale` multiplies the weights.
+    `score` is "softmax" (over all experts) or "sigmoid" (each alone).  `groups` and `top_groups` keep only the best
+    groups of experts in the choice (DeepSeek-V2: by their best expert; V3: by their best two).  `correction` adds a
+    learned bias [E] to the choice, not to the weights (DeepSeek-V3).  `scale` multiplies the weights.
     """
 
     def __init__(

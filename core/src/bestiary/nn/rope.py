@@ -50,18 +50,20 @@ class Rope(nn.Module):
 
     def __init__(self, head_dim: int, parameters: Mapping[str, Any], *, interleaved: bool = False) -> None:
         super().__init__()
-        self.parameters, self.interleaved = dict(parameters), interleaved
-        self.kind = self.parameters.get("rope_type", "default")
+        self.settings, self.interleaved = dict(parameters), interleaved
+        self.kind = self.settings.get("rope_type", "default")
         if self.kind not in _FREQUENCIES:
             known = ", ".join(sorted(_FREQUENCIES))
             raise ConfigError(f'The rotary scaling "{self.kind}" is unknown; known are {known}.')
         # Proportional keeps the whole head and leaves the rest of its pairs at frequency zero.
-        partial = 1.0 if self.kind == "proportional" else self.parameters.get("partial_rotary_factor") or 1.0
+        partial = 1.0 if self.kind == "proportional" else self.settings.get("partial_rotary_factor") or 1.0
         self.width = int(head_dim * partial)
         try:
-            frequencies, self.magnitude = _FREQUENCIES[self.kind](self.width, self.parameters)
+            frequencies, self.magnitude = _FREQUENCIES[self.kind](self.width, self.settings)
         except KeyError as error:
             raise ConfigError(f'The rotary scaling "{self.kind}" needs {error} in rope_parameters.') from error
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ConfigError(f'The rotary scaling "{self.kind}" has an impossible value: {error}.') from error
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, positions: torch.Tensor, lengths: torch.Tensor) -> Rotation:
@@ -71,14 +73,16 @@ class Rope(nn.Module):
 
     def _frequencies(self, lengths: torch.Tensor) -> torch.Tensor:
         if self.kind == "longrope":  # frequencies [2, R/2]: short, long
-            chosen = (lengths > self.parameters["original_max_position_embeddings"]).long()
-            return self.frequencies[chosen]
+            chosen = (lengths > self.settings["original_max_position_embeddings"]).long()
+            stretched: torch.Tensor = self.frequencies[chosen]
+            return stretched
         if self.kind == "dynamic":
-            longest, factor = self.parameters["max_position_embeddings"], self.parameters["factor"]
+            longest, factor = self.settings["max_position_embeddings"], self.settings["factor"]
             stretch = factor * lengths.clamp(min=longest).float() / longest - (factor - 1)
-            base = self.parameters["rope_theta"] * stretch ** (self.width / (self.width - 2))
+            base = self.settings["rope_theta"] * stretch ** (self.width / (self.width - 2))
             exponents = torch.arange(0, self.width, 2, device=lengths.device).float() / self.width
-            return 1.0 / base[:, None] ** exponents
+            moving: torch.Tensor = 1.0 / base[:, None] ** exponents
+            return moving
         return self.frequencies
 
 
@@ -98,6 +102,13 @@ def _linear(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
     return _plain(width, p["rope_theta"]) / p["factor"], 1.0
 
 
+def _dynamic(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
+    """Within the original context; a longer sequence makes its own."""
+    if p["factor"] < 1 or p["max_position_embeddings"] < 1:
+        raise ValueError("factor and max_position_embeddings are at least 1")
+    return _default(width, p)
+
+
 def _proportional(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
     frequencies = _plain(width, p["rope_theta"]) / p.get("factor", 1.0)
     frequencies[int((p.get("partial_rotary_factor") or 1.0) * width // 2) :] = 0.0
@@ -109,6 +120,8 @@ def _llama3(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
     frequencies = _plain(width, p["rope_theta"])
     turns = p["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     low, high = p["low_freq_factor"], p["high_freq_factor"]
+    if low >= high:
+        raise ValueError("low_freq_factor must be less than high_freq_factor")
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return frequencies * (kept + (1 - kept) / p["factor"]), 1.0
 
@@ -148,13 +161,15 @@ def _longrope(width: int, p: Mapping[str, Any]) -> tuple[torch.Tensor, float]:
     if magnitude is None:
         magnitude = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
     stretches = torch.tensor([p["short_factor"], p["long_factor"]], dtype=torch.float32, device="cpu")
+    if stretches.shape != (2, width // 2):
+        raise ValueError(f"short_factor and long_factor are due for each of {width // 2} pairs")
     return _plain(width, p["rope_theta"]) / stretches, magnitude
 
 
 _FREQUENCIES = {
     "default": _default,
     "linear": _linear,
-    "dynamic": _default,
+    "dynamic": _dynamic,
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,

@@ -15,7 +15,7 @@ from bestiary.errors import RequestError, TemplateError
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion
 from bestiary.generation.generator import Generator, collect
-from bestiary.generation.sampling import Sampling, defaults_from, merged
+from bestiary.generation.sampling import defaults_from, merged
 from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import LoadedModel, generation_config
@@ -28,8 +28,8 @@ _TEMPLATE_OPTIONS = ("tools", "documents", "add_generation_prompt", "continue_fi
 class TextPipeline:
     """A text model that is ready to answer.  Safe to call from several threads; a context manager that frees memory.
 
-    Every method that generates takes the options of `bestiary.Sampling`; those that are not given have the values of the
-    model's generation_config.json.
+    Every method that generates takes the options of `bestiary.Sampling`; those that are not given have the values of
+    the model's generation_config.json.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -92,7 +92,7 @@ class TextPipeline:
         return self._chatting().render(messages, **_template_arguments(options))
 
     def tokenize_chat(self, messages: str | Sequence[Message], **options: Any) -> list[int]:
-        """The tokens of `render`: the template's special tokens are special, their texts inside user messages are not."""
+        """The tokens of `render`; the texts of special tokens inside user messages stay text."""
         return self._chatting().encode(messages, **_template_arguments(options))
 
     # Async twins
@@ -138,7 +138,9 @@ class TextPipeline:
     def __enter__(self) -> TextPipeline:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -171,7 +173,7 @@ class TextPipeline:
         return ChatEncoder(template, self.tokenizer)
 
     def _end_tokens(self, recommended: Mapping[str, Any]) -> frozenset[int]:
-        """Ids that end an answer: what generation_config.json, config.json, the tokenizer or the family's template say."""
+        """Ids that end an answer, by generation_config.json or config.json, the tokenizer and the family's template."""
         stated = recommended.get("eos_token_id", self.loaded.config.text.get("eos_token_id"))
         ends = {stated} if isinstance(stated, int) else set(stated or ())
         if self.tokenizer.eos_id is not None:

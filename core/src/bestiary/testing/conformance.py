@@ -35,7 +35,7 @@ class ArchitectureTests:
     plugin: ClassVar[ModuleType]
     tolerance: ClassVar[float] = TOLERANCE
     golden_chats: ClassVar[Mapping[str, Sequence[tuple[list[dict[str, Any]], str]]]] = {}
-    """By architecture: messages and the text that the fallback template makes of them, with <s> and </s> for BOS and EOS."""
+    """By architecture: messages, and what the fallback template makes of them with <s> and </s> for BOS and EOS."""
 
     # What is tested
 
@@ -65,7 +65,9 @@ class ArchitectureTests:
     # The plugin
 
     def test_import_is_light(self) -> None:
-        code = f"import sys, {self.plugin.__name__}; sys.exit(sorted({{'torch', 'transformers'}} & set(sys.modules)) or 0)"
+        code = (
+            f"import sys, {self.plugin.__name__}; sys.exit(sorted({{'torch', 'transformers'}} & set(sys.modules)) or 0)"
+        )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"importing the plugin imports {done.stderr}"
 
@@ -147,7 +149,7 @@ class TinyCase:
 
     def prompt(self, length: int, seed: int = 0) -> list[int]:
         random = torch.Generator().manual_seed(seed)
-        return torch.randint(3, self.config.text.vocab_size, (length,), generator=random).tolist()  # type: ignore[no-any-return]
+        return torch.randint(3, self.config.text.vocab_size, (length,), generator=random).tolist()
 
     @torch.no_grad()
     def step(self, caches: list[SequenceCache], prompts: list[list[int]]) -> torch.Tensor:
@@ -159,7 +161,7 @@ class TinyCase:
     def logits(self, prompts: list[list[int]]) -> list[torch.Tensor]:
         """The logits of several sequences, run as one batch."""
         caches = [SequenceCache(len(self.model.specs)) for _ in prompts]
-        return list(self.step(caches, prompts).split([len(prompt) for prompt in prompts]))
+        return list(torch.split(self.step(caches, prompts), [len(prompt) for prompt in prompts]))
 
 
 def assert_close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = TOLERANCE) -> None:

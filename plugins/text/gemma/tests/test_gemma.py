@@ -1,7 +1,6 @@
 """The Gemma generations against transformers."""
 
 import bestiary_gemma
-
 from bestiary.testing.conformance import ArchitectureTests
 
 TURNS = [

@@ -1,7 +1,6 @@
 """Llama, Mistral and Ministral against transformers."""
 
 import bestiary_llama
-
 from bestiary.testing.conformance import ArchitectureTests
 
 TURNS = [

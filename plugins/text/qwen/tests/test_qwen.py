@@ -1,7 +1,6 @@
 """The Qwen families against transformers."""
 
 import bestiary_qwen
-
 from bestiary.testing.conformance import ArchitectureTests
 
 CHATML = [

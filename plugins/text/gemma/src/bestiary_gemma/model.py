@@ -1,8 +1,8 @@
 """The Gemma networks (Gemma reports 2024, 2024 and 2025).
 
-All scale the embedding by the root of its width, and store norm weights less one.  Gemma 2 norms each branch twice, caps
-scores and logits, and lets every other layer see a window only.  Gemma 3 norms q and k in place of the caps, and gives
-its local layers a rotary base of their own.
+All scale the embedding by the root of its width, and store norm weights less one.  Gemma 2 norms each branch twice,
+caps scores and logits, and lets every other layer see a window only.  Gemma 3 norms q and k in place of the caps, and
+gives its local layers a rotary base of their own.
 """
 
 from functools import partial

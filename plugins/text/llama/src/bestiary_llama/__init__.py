@@ -10,6 +10,21 @@ WEIGHTS = (
     bestiary.drop("**.rotary_emb.inv_freq"),
     bestiary.tie("lm_head.weight", "model.embed_tokens.weight"),
 )
+# What the configuration class of Ministral 3 takes for granted.
+MINISTRAL3 = {
+    "head_dim": 128,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 1_000_000.0,
+        "factor": 16.0,
+        "original_max_position_embeddings": 16384,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    },
+}
 
 
 def _holds_ministral(evidence: bestiary.Evidence) -> bool | None:
@@ -49,6 +64,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             WEIGHTS,
             model_types=("ministral",),
             chat_template=MISTRAL,
+            defaults={"sliding_window": 4096},
             tiny="bestiary_llama.tiny:MINISTRAL",
         ),
         bestiary.Architecture(
@@ -58,6 +74,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             WEIGHTS,
             model_types=("ministral3",),
             chat_template=MISTRAL,
+            defaults=MINISTRAL3,
             tiny="bestiary_llama.tiny:MINISTRAL3",
         ),
         bestiary.Architecture(
@@ -72,6 +89,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             ),
             probe=_holds_ministral,
             chat_template=MISTRAL,
+            defaults=MINISTRAL3,
             tiny="bestiary_llama.tiny:MISTRAL3_AROUND_MINISTRAL3",
         ),
     ]

@@ -1,7 +1,7 @@
 """The Llama network (Touvron et al. 2023), and what Mistral (Jiang et al. 2023) and Ministral 3 add to it.
 
-Mistral sees through a sliding window in the layers that `layer_types` names; Ministral 3 sharpens attention far into the
-context.  Both are arguments here.
+Mistral sees through a sliding window in the layers that `layer_types` names; Ministral 3 sharpens attention far into
+the context.  Both are arguments here.
 """
 
 from collections.abc import Callable, Mapping

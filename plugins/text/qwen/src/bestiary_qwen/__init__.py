@@ -39,7 +39,7 @@ def _architecture(
         model_types=(model_type,),
         probe=_is_chat_model,
         chat_template=CHATML,
-        defaults={"use_sliding_window": False, **defaults},
+        defaults={"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28, **defaults},
         tiny=f"bestiary_qwen.tiny:{tiny}",
     )
 
@@ -48,7 +48,7 @@ def _architecture(
 def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     return [
         _architecture("Qwen2ForCausalLM", "qwen2", "QWEN2", qkv_bias=True),
-        _architecture("Qwen3ForCausalLM", "qwen3", "QWEN3"),
+        _architecture("Qwen3ForCausalLM", "qwen3", "QWEN3", head_dim=128),
         _architecture("Qwen2MoeForCausalLM", "qwen2_moe", "QWEN2_MOE", EXPERTS, qkv_bias=True),
         _architecture("Qwen3MoeForCausalLM", "qwen3_moe", "QWEN3_MOE", EXPERTS),
     ]

@@ -1,7 +1,7 @@
 """The Qwen networks (Qwen2 report 2024, Qwen3 report 2025).
 
-Qwen2 biases q, k and v; Qwen3 norms q and k instead.  In the mixtures some layers' feed-forward block is a set of experts,
-which Qwen2 accompanies with a gated expert for every token.
+Qwen2 biases q, k and v; Qwen3 norms q and k instead.  In the mixtures some layers' feed-forward block is a set of
+experts, which Qwen2 accompanies with a gated expert for every token.
 """
 
 from functools import partial
