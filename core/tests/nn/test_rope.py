@@ -10,6 +10,7 @@ from transformers.models.deepseek_v3 import modeling_deepseek_v3
 from transformers.models.glm import modeling_glm
 from transformers.models.llama import modeling_llama
 from transformers.models.phi3 import modeling_phi3
+from transformers.models.stablelm import modeling_stablelm
 
 from bestiary.config import normalise
 from bestiary.errors import ConfigError
@@ -93,24 +94,38 @@ def test_frequencies_are_those_of_transformers(case: str) -> None:
     assert rope.magnitude == pytest.approx(magnitude, rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["default", "linear", "dynamic", "llama3", "yarn", "longrope"])
+@pytest.mark.parametrize("kind", ["default", "linear", "dynamic", "llama3", "yarn"])
 @pytest.mark.parametrize("partial", [0.5, 0.75])
-def test_a_part_of_the_head_is_rotated_as_in_transformers(kind: str, partial: float) -> None:
-    pairs = int(HEAD * partial) // 2
-    parameters = dict(CASES[kind], partial_rotary_factor=partial)
-    if kind == "longrope":
-        parameters.update(short_factor=SHORT[:pairs], long_factor=LONG[:pairs])
-    raw = config_of(parameters, model_type="phi3", pad_token_id=0)
-    theirs = transformers.Phi3Config(**{**raw, "rope_parameters": dict(raw["rope_parameters"])})
+def test_a_part_of_the_head_has_the_frequencies_of_transformers(kind: str, partial: float) -> None:
+    raw = config_of({**CASES[kind], "partial_rotary_factor": partial}, model_type="stablelm")
+    theirs = transformers.StableLmConfig(**{**raw, "rope_parameters": dict(raw["rope_parameters"])})
     rope = Rope(HEAD, normalise(raw, "here").rope())
     for length in (48, 600):
-        x = torch.randn(length, 4, HEAD, generator=torch.Generator().manual_seed(0))
-        cos, sin = modeling_phi3.Phi3RotaryEmbedding(theirs)(x, torch.arange(length)[None])
-        expected, _ = modeling_phi3.apply_rotary_pos_emb(x[None].transpose(1, 2), x[None].transpose(1, 2), cos, sin)
-        ours = rotation_of(rope, length).apply(x)
-        torch.testing.assert_close(ours, expected[0].transpose(0, 1), rtol=0, atol=1e-3)
-        assert torch.equal(ours[..., 2 * pairs :], x[..., 2 * pairs :])
-        assert not torch.allclose(ours[1:, :, : 2 * pairs], x[1:, :, : 2 * pairs])
+        cos, sin = modeling_stablelm.StableLmRotaryEmbedding(theirs)(torch.empty(0), torch.arange(length)[None])
+        rotation, half = rotation_of(rope, length), int(HEAD * partial) // 2
+        torch.testing.assert_close(rotation.cos, cos[0, :, :half], rtol=0, atol=1e-3)
+        torch.testing.assert_close(rotation.sin, sin[0, :, :half], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("partial", [1.0, 0.5, 0.75])
+@pytest.mark.parametrize("length", [64, 65, 600])
+def test_longrope_rotates_as_in_phi3(partial: float, length: int) -> None:
+    pairs = int(HEAD * partial) // 2
+    raw = config_of(
+        {"rope_type": "longrope", "short_factor": SHORT[:pairs], "long_factor": LONG[:pairs]},
+        model_type="phi3",
+        pad_token_id=0,
+        partial_rotary_factor=partial,
+        original_max_position_embeddings=64,
+    )
+    theirs = transformers.Phi3Config(**{**raw, "rope_parameters": dict(raw["rope_parameters"])})
+    x = torch.randn(length, 4, HEAD, generator=torch.Generator().manual_seed(0))
+    cos, sin = modeling_phi3.Phi3RotaryEmbedding(theirs)(x, torch.arange(length)[None])
+    expected, _ = modeling_phi3.apply_rotary_pos_emb(x[None].transpose(1, 2), x[None].transpose(1, 2), cos, sin)
+    ours = rotation_of(Rope(HEAD, normalise(raw, "here").rope()), length).apply(x)
+    torch.testing.assert_close(ours, expected[0].transpose(0, 1), rtol=0, atol=1e-3)
+    assert torch.equal(ours[..., 2 * pairs :], x[..., 2 * pairs :])
+    assert not torch.allclose(ours[1:, :, : 2 * pairs], x[1:, :, : 2 * pairs])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from bestiary.cli.answer import show
 from bestiary.errors import BestiaryError
 from bestiary.nearest import did_you_mean
 
@@ -48,8 +49,6 @@ class Conversation:
 
     def turn(self, text: str, stats: bool) -> None:
         """Ask, print the answer, and remember both; an answer that was stopped is forgotten with its question."""
-        from bestiary.cli.run import show
-
         if not self.pipe.can_chat:
             show(self.pipe.stream(text, **self.sampling), stats)
             return

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from bestiary.cli.answer import show
 from bestiary.cli.chat import Conversation, converse
 from bestiary.cli.options import CacheDir, Device, Dtype, Model, Offline, Plugin, Revision
-from bestiary.cli.text import escaped
 from bestiary.errors import OptionError
-from bestiary.generation.completion import Chunk, Usage
 
 
 def run(
@@ -76,28 +73,3 @@ def run(
             chunks = pipe.stream_chat([*messages, {"role": "user", "content": prompt}], **sampling)
         if not show(chunks, stats):
             raise KeyboardInterrupt
-
-
-def show(chunks: Iterator[Chunk], stats: bool) -> Chunk | None:
-    """Print an answer as it comes; returns its last chunk, or None where Ctrl-C stopped it."""
-    last: Any = None
-    with contextlib.closing(chunks):  # type: ignore[type-var]
-        try:
-            for last in chunks:
-                typer.echo(escaped(last.text), nl=False)
-                sys.stdout.flush()
-        except KeyboardInterrupt:
-            typer.echo("\n[stopped]", err=True)
-            return None
-    typer.echo()
-    if stats and last is not None and last.usage is not None:
-        typer.echo(f"[{describe(last.usage)}, {last.finish_reason}]", err=True)
-    return last  # type: ignore[no-any-return]
-
-
-def describe(usage: Usage) -> str:
-    """One line: tokens, speed, and the wait for the first."""
-    return (
-        f"{usage.completion_tokens} tokens at {usage.tokens_per_second:.1f} tokens/s, "
-        f"first after {usage.seconds_to_first_token:.2f} s, prompt of {usage.prompt_tokens}"
-    )

@@ -1,28 +1,10 @@
 """Small configurations that exercise every argument of the network, for `bestiary.testing`."""
 
-from typing import Any
+from functools import partial
 
+from bestiary.testing.tiny import decoder
 
-def _tiny(name: str, model_type: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "architectures": [name],
-        "model_type": model_type,
-        "vocab_size": 131,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "max_position_embeddings": 256,
-        "rms_norm_eps": 1e-6,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-        **changes,
-    }
-
-
+_tiny = partial(decoder, head_dim=16, bos_token_id=2, eos_token_id=1)
 GEMMA = (
     _tiny("GemmaForCausalLM", "gemma"),
     _tiny("GemmaForCausalLM", "gemma", num_key_value_heads=1, head_dim=32, hidden_act="gelu"),

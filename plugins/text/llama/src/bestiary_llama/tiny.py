@@ -1,39 +1,15 @@
 """Small configurations that exercise every argument of the network, for `bestiary.testing`."""
 
-from typing import Any
-
-
-def _tiny(name: str, model_type: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "architectures": [name],
-        "model_type": model_type,
-        "vocab_size": 131,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
-        "rms_norm_eps": 1e-5,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-        **changes,
-    }
-
-
-def _rope(kind: str, **changes: Any) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **changes}}
-
+from bestiary.testing.tiny import decoder, rope
 
 LLAMA = (
-    _tiny("LlamaForCausalLM", "llama"),
-    _tiny("LlamaForCausalLM", "llama", tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=24),
-    _tiny(
+    decoder("LlamaForCausalLM", "llama"),
+    decoder("LlamaForCausalLM", "llama", tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=24),
+    decoder(
         "LlamaForCausalLM",
         "llama",
         num_key_value_heads=1,
-        **_rope(
+        **rope(
             "llama3",
             factor=8.0,
             low_freq_factor=1.0,
@@ -41,31 +17,31 @@ LLAMA = (
             original_max_position_embeddings=32,
         ),
     ),
-    _tiny("LlamaForCausalLM", "llama", **_rope("linear", factor=2.0)),
-    _tiny("LlamaForCausalLM", "llama", **_rope("yarn", factor=4.0, original_max_position_embeddings=64)),
+    decoder("LlamaForCausalLM", "llama", **rope("linear", factor=2.0)),
+    decoder("LlamaForCausalLM", "llama", **rope("yarn", factor=4.0, original_max_position_embeddings=64)),
 )
 MISTRAL = (
-    _tiny("MistralForCausalLM", "mistral", sliding_window=5),
-    _tiny("MistralForCausalLM", "mistral", sliding_window=None, head_dim=32),
-    _tiny("MistralForCausalLM", "mistral", sliding_window=9, tie_word_embeddings=True, num_key_value_heads=4),
+    decoder("MistralForCausalLM", "mistral", sliding_window=5),
+    decoder("MistralForCausalLM", "mistral", sliding_window=None, head_dim=32),
+    decoder("MistralForCausalLM", "mistral", sliding_window=9, tie_word_embeddings=True, num_key_value_heads=4),
 )
 MINISTRAL = (
-    _tiny(
+    decoder(
         "MinistralForCausalLM",
         "ministral",
         head_dim=16,
         sliding_window=5,
         layer_types=["full_attention", "sliding_attention", "sliding_attention"],
     ),
-    _tiny("MinistralForCausalLM", "ministral", sliding_window=7, layer_types=["sliding_attention"] * 3, head_dim=24),
-    _tiny("MinistralForCausalLM", "ministral", head_dim=32, sliding_window=4, layer_types=["full_attention"] * 3),
+    decoder("MinistralForCausalLM", "ministral", sliding_window=7, layer_types=["sliding_attention"] * 3, head_dim=24),
+    decoder("MinistralForCausalLM", "ministral", head_dim=32, sliding_window=4, layer_types=["full_attention"] * 3),
 )
 _MINISTRAL3 = (
-    _tiny(
+    decoder(
         "Ministral3ForCausalLM",
         "ministral3",
         head_dim=16,
-        **_rope(
+        **rope(
             "yarn",
             factor=16.0,
             original_max_position_embeddings=16,
@@ -76,19 +52,19 @@ _MINISTRAL3 = (
             llama_4_scaling_beta=0.1,
         ),
     ),
-    _tiny(
+    decoder(
         "Ministral3ForCausalLM",
         "ministral3",
         head_dim=32,
         tie_word_embeddings=True,
-        **_rope("yarn", factor=4.0, original_max_position_embeddings=8, llama_4_scaling_beta=0.2),
+        **rope("yarn", factor=4.0, original_max_position_embeddings=8, llama_4_scaling_beta=0.2),
     ),
-    _tiny(
+    decoder(
         "Ministral3ForCausalLM",
         "ministral3",
         head_dim=16,
         sliding_window=6,
-        **_rope("yarn", factor=16.0, original_max_position_embeddings=16, llama_4_scaling_beta=0.1),
+        **rope("yarn", factor=16.0, original_max_position_embeddings=16, llama_4_scaling_beta=0.1),
     ),
 )
 MINISTRAL3 = _MINISTRAL3
