@@ -1,8 +1,10 @@
 """The text pipeline as a program uses it, on the packaged model."""
 
 import asyncio
+import gc
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +27,7 @@ def test_chat_equals_transformers(pipe: Any) -> None:
     """The same prompt tokens and the same greedy answer as transformers' own chat template, tokenizer and model."""
     import transformers
 
-    folder = pipe.loaded.repository.root
+    folder = pipe.identified.repository.root
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     messages = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": QUESTION}]
@@ -40,7 +42,7 @@ def test_chat_equals_transformers(pipe: Any) -> None:
 def test_score_equals_transformers(pipe: Any) -> None:
     import transformers
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(pipe.loaded.repository.root, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(pipe.identified.repository.root, dtype=torch.float32)
     tokens = pipe.tokenize_chat(QUESTION)
     with torch.no_grad():
         expected = model(torch.tensor([tokens])).logits[0]
@@ -90,7 +92,7 @@ def test_every_dtype_runs_near_float32(pipe: Any, dtype: str) -> None:
     tokens = pipe.tokenize_chat(QUESTION)
     exact = pipe.score(tokens)
     with bestiary.load("demo", dtype=dtype, progress=False) as other:
-        assert {parameter.dtype for parameter in other.loaded.model.parameters()} == {getattr(torch, dtype)}
+        assert {parameter.dtype for parameter in other.model.parameters()} == {getattr(torch, dtype)}
         found = other.score(tokens)
     # 8 and 11 bits of mantissa, over the layers of the model.
     tolerance = {"float32": 1e-6, "bfloat16": 5e-2, "float16": 1e-2}[dtype]
@@ -99,7 +101,7 @@ def test_every_dtype_runs_near_float32(pipe: Any, dtype: str) -> None:
 
 def test_the_automatic_dtype_is_the_one_of_the_config(pipe: Any) -> None:
     with bestiary.load("demo", progress=False) as other:
-        assert str(other.loaded.dtype).removeprefix("torch.") == pipe.config.dtype
+        assert str(other.dtype).removeprefix("torch.") == pipe.config.dtype
 
 
 def test_async_twins_say_the_same(pipe: Any) -> None:
@@ -179,9 +181,12 @@ def test_template_variables_reach_the_template_and_cannot_replace_the_messages(p
         pipe.render(QUESTION, template_variables={"messages": []})
 
 
-def test_a_closed_pipeline_says_so() -> None:
+def test_a_closed_pipeline_is_freed_and_says_so() -> None:
     pipe = bestiary.load("demo", progress=False)
+    network = weakref.ref(pipe.model)
     pipe.close()
+    gc.collect()
+    assert network() is None, "the model was not freed"
     with pytest.raises(RequestError, match="closed"):
         pipe.chat("Hello!")
 
@@ -199,7 +204,7 @@ def test_a_local_load_never_touches_the_network(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    with bestiary.load(str(pipe.loaded.repository.root), progress=False) as local:
+    with bestiary.load(str(pipe.identified.repository.root), progress=False) as local:
         assert local.chat(QUESTION, max_tokens=3).tokens
 
 

@@ -78,8 +78,8 @@ def build(config: Any) -> Any:
 
 
 class NewtPipeline:
-    def __init__(self, loaded: Any) -> None:
-        self.loaded = loaded
+    def __init__(self, identified: Any, pull: Any) -> None:
+        self.identified, self.loaded = identified, pull()
 
     def __call__(self, x: Any) -> Any:
         return self.loaded.model(x)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bestiary.checkpoints.refuse import refuse
@@ -42,25 +43,13 @@ class Identified:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with its weights: what a pipeline is built from."""
+    """A model with its weights, where they lie and in which type."""
 
     identified: Identified
     model: nn.Module
     device: torch.device
     dtype: torch.dtype
     quant: str | None = None
-
-    @property
-    def config(self) -> Config:
-        return self.identified.config
-
-    @property
-    def repository(self) -> Repository:
-        return self.identified.repository
-
-    @property
-    def architecture(self) -> Architecture:
-        return self.identified.architecture
 
 
 def load(
@@ -99,8 +88,8 @@ def load(
         options = SourceOptions(revision, token, cache_dir, offline, report)
         identified = identify_model(model, options, registry, plugin)
         pipeline = registry.pipeline(identified.architecture.task)
-        loaded = load_weights(identified, registry, dtype=dtype, device=device, quant=quant, progress=report)
-    return resolve(pipeline.pipeline)(loaded)
+        pull = partial(load_weights, identified, registry, dtype=dtype, device=device, quant=quant, progress=report)
+        return resolve(pipeline.pipeline)(identified, pull)
 
 
 def identify_model(model: str, options: SourceOptions, registry: Registry, plugin: str | None = None) -> Identified:

@@ -130,7 +130,8 @@ class PipelineType:
 
     task: str
     pipeline: str
-    """"module:Class", built from a `bestiary.loading.LoadedModel`."""
+    """"module:Class" (identified, pull): it reads the small files that it needs from the `bestiary.loading.Identified`,
+    so that what they lack is told first, and then calls pull() for the LoadedModel."""
     api: tuple[int, int] = API
 
 

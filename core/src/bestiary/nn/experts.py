@@ -53,7 +53,7 @@ class Router(nn.Module):
         return weights * self.scale, indices
 
     def _best_groups(self, choice: torch.Tensor) -> torch.Tensor:
-        grouped = choice.view(len(choice), self.groups, -1)
+        grouped = choice.view(len(choice), self.groups, choice.shape[1] // self.groups)
         best = grouped.topk(2 if self.e_score_correction_bias is not None else 1).values.sum(-1)
         kept = torch.zeros_like(best, dtype=torch.bool).scatter(-1, best.topk(self.top_groups).indices, True)
         lowest = 0.0 if self.e_score_correction_bias is None else float("-inf")
@@ -86,7 +86,7 @@ class Experts(nn.Module):
                 start += count
         made = made * weights.flatten()[order, None].to(x.dtype)
         # Back to [T, K, D] and summed in the order of the choice, so that a token's sum does not depend on its batch.
-        return torch.empty_like(made).index_copy_(0, order, made).view(*indices.shape, -1).sum(1)
+        return torch.empty_like(made).index_copy_(0, order, made).view(*indices.shape, x.shape[1]).sum(1)
 
 
 class MixtureOfExperts(nn.Module):

@@ -36,5 +36,5 @@ class Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed is None:
             return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
-        y = self.packed.multiply(x)
+        y = self.packed.multiply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.packed.shape[0])
         return y if self.bias is None else y + self.bias

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import torch
 
 from bestiary.config import Config
-from bestiary.errors import RequestError, TemplateError
+from bestiary.errors import InvalidPlugin, RequestError, TemplateError
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion
 from bestiary.generation.generator import Generator, collect
 from bestiary.generation.sampling import defaults_from, merged
 from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
-from bestiary.loading import LoadedModel, generation_config
+from bestiary.loading import Identified, LoadedModel, generation_config
 from bestiary.nn import CausalLM
 
 Prompt = str | Sequence[int]
@@ -32,21 +32,24 @@ class TextPipeline:
     the model's generation_config.json.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        model = loaded.model
-        if not isinstance(model, CausalLM):
-            raise TypeError(f"{loaded.architecture.model} must return a bestiary.nn.CausalLM for the task text")
-        recommended = generation_config(loaded.repository)
-        self.loaded = loaded
-        self.tokenizer = Tokenizer.from_repository(loaded.repository)
+    def __init__(self, identified: Identified, pull: Callable[[], LoadedModel]) -> None:
+        recommended = generation_config(identified.repository)
+        self.identified = identified
+        self.tokenizer = Tokenizer.from_repository(identified.repository)
         self.chats = self._chat_encoder()
         self.sampling = defaults_from(recommended)
+        loaded = pull()
+        self.dtype, self.device = loaded.dtype, loaded.device
+        if not isinstance(loaded.model, CausalLM):
+            raise InvalidPlugin(
+                f"{identified.architecture.model} must return a bestiary.nn.CausalLM for the task text."
+            )
         self.generator: Generator | None = Generator(
-            model,
+            loaded.model,
             self.tokenizer,
             loaded.device,
             self._end_tokens(recommended),
-            loaded.config.text.get("max_position_embeddings") or 1 << 20,
+            identified.config.text.get("max_position_embeddings") or 1 << 20,
         )
 
     # Completion
@@ -129,7 +132,12 @@ class TextPipeline:
 
     @property
     def config(self) -> Config:
-        return self.loaded.config
+        return self.identified.config
+
+    @property
+    def model(self) -> CausalLM:
+        """The network; raises RequestError after `close`."""
+        return self._running().model
 
     def close(self) -> None:
         """Free the model; later calls raise RequestError."""
@@ -144,9 +152,9 @@ class TextPipeline:
         self.close()
 
     def __repr__(self) -> str:
-        loaded = self.loaded
-        kind = str(loaded.dtype).removeprefix("torch.")
-        return f"<TextPipeline {loaded.architecture.name} from {loaded.repository.origin}, {kind} on {loaded.device}>"
+        kind = str(self.dtype).removeprefix("torch.")
+        name, origin = self.identified.architecture.name, self.identified.repository.origin
+        return f"<TextPipeline {name} from {origin}, {kind} on {self.device}>"
 
     def _running(self) -> Generator:
         if self.generator is None:
@@ -160,13 +168,13 @@ class TextPipeline:
 
     def _chat_encoder(self) -> ChatEncoder | TemplateError:
         """The error is kept for the first chat: a model without a template can still continue text."""
-        fallback = self.loaded.architecture.chat_template
+        fallback = self.identified.architecture.chat_template
         if fallback and any(self.tokenizer.id(text) is None for text in fallback.stop):
             # The family's template speaks in tokens that this older or base model does not have.
             fallback = None
         try:
             template = ChatTemplate.from_repository(
-                self.loaded.repository, fallback=fallback, special_tokens=self.tokenizer.special_tokens
+                self.identified.repository, fallback=fallback, special_tokens=self.tokenizer.special_tokens
             )
         except TemplateError as error:
             return error
@@ -174,11 +182,11 @@ class TextPipeline:
 
     def _end_tokens(self, recommended: Mapping[str, Any]) -> frozenset[int]:
         """Ids that end an answer, by generation_config.json or config.json, the tokenizer and the family's template."""
-        stated = recommended.get("eos_token_id", self.loaded.config.text.get("eos_token_id"))
+        stated = recommended.get("eos_token_id", self.identified.config.text.get("eos_token_id"))
         ends = {stated} if isinstance(stated, int) else set(stated or ())
         if self.tokenizer.eos_id is not None:
             ends.add(self.tokenizer.eos_id)
-        fallback = self.loaded.architecture.chat_template
+        fallback = self.identified.architecture.chat_template
         for text in fallback.stop if fallback else ():
             token = self.tokenizer.id(text)
             if token is not None:
