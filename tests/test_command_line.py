@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import bestiary_demo
 from bestiary.cli import invoke
 from bestiary.testing.reference import make_reference
 
@@ -36,6 +37,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A good checkpoint, to be damaged in copies."""
     folder = tmp_path_factory.mktemp("whole")
     make_reference(LLAMA, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_bytes((bestiary_demo.folder() / name).read_bytes())
     return folder
 
 
@@ -104,6 +107,10 @@ def unknown_scheme(folder: Path) -> None:
     edit_config(folder, quantization_config={"quant_method": "runes"})
 
 
+def without_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
 MISTAKES: dict[Callable[[Path], None], tuple[str, str]] = {
     without_config: ("no config.json", "the folder that holds config.json"),
     truncated: ("model.safetensors", "fetch"),
@@ -115,6 +122,7 @@ MISTAKES: dict[Callable[[Path], None], tuple[str, str]] = {
     broken_json: ("not valid JSON", "fetch"),
     pickled: ("pickle", "safetensors"),
     unknown_scheme: ("runes", "schemes"),
+    without_tokenizer: ("tokenizer.json", "tokenizer.json"),
 }
 
 
@@ -158,7 +166,7 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_out_of_bounds_options_say_their_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", "demo", "hello", "--top-p", "7"]) == 1
-    assert "top_p is 7.0; it must lie between 0.0 and 1.0" in capsys.readouterr().err
+    assert "top_p is 7.0; a number from 0.0 to 1.0 is due" in capsys.readouterr().err
 
 
 def test_run_streams_an_answer_with_its_speed(capsys: pytest.CaptureFixture[str]) -> None:

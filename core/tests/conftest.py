@@ -1,6 +1,7 @@
 """What the tests of the core share: folders that look like repositories."""
 
 import lzma
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from bestiary.errors import ModelNotFound
+
+# The tensors of these tests are tiny: beside other work, threads that wait for each other cost five times the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass

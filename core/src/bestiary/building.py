@@ -18,6 +18,7 @@ from bestiary.weights import Plan, plan
 
 Pack = Callable[[str, torch.Tensor], PackedWeight | None]
 """(parameter name, tensor) -> the packed weight, or None to keep the tensor."""
+_NUMBER = re.compile(r"([0-9]{1,9})")
 
 
 def build_empty(architecture: Architecture, config: Config) -> nn.Module:
@@ -27,6 +28,12 @@ def build_empty(architecture: Architecture, config: Config) -> nn.Module:
         model = build(config)
     if not isinstance(model, nn.Module):
         raise InvalidPlugin(f"{architecture.model} returned a {type(model).__name__}; a torch module is due.")
+    hollow = next((name for name, buffer in model.named_buffers() if buffer.is_meta), None)
+    if hollow:
+        raise InvalidPlugin(
+            f"{architecture.model} makes the buffer {hollow} without data.",
+            fix='compute it with device="cpu", for a network is built on the meta device',
+        )
     return model.eval()
 
 
@@ -65,12 +72,12 @@ def pull(
 
     So the memory that a load needs is the loaded model and one tensor.
     """
-    owners = _owners(model)
+    places = _places(model)
     total = sum(checkpoint.nbytes(name) for recipe in made.recipes.values() for name in recipe.sources())
     done = 0
     with torch.no_grad():
         for name, recipe in made.recipes.items():
-            module, attribute = owners[name]
+            module, attribute = places[name][0]
             shape = getattr(module, attribute).shape
             target = torch.empty(shape, dtype=dtype, device="cpu" if pack else device)
             recipe.fill(target, checkpoint.read)
@@ -78,25 +85,36 @@ def pull(
             if packed is not None and isinstance(module, Linear):
                 module.pack(packed)
             else:
-                setattr(module, attribute, nn.Parameter(target.to(device), requires_grad=False))
+                _put(places[name], nn.Parameter(target.to(device), requires_grad=False))
             checkpoint.release()
             done += sum(checkpoint.nbytes(source) for source in recipe.sources())
             if progress:
                 progress(Progress("load", done, total, name))
     for target_name, source_name in made.ties.items():
-        (module, attribute), (source, source_attribute) = owners[target_name], owners[source_name]
-        setattr(module, attribute, getattr(source, source_attribute))
+        source, attribute = places[source_name][0]
+        _put(places[target_name], getattr(source, attribute))
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
 
 
-def _owners(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    owners = {}
+Place = tuple[nn.Module, str]
+
+
+def _places(model: nn.Module) -> dict[str, list[Place]]:
+    """Where each parameter stands, by name; a network that shares one has several places for it."""
+    places: dict[str, list[Place]] = {}
+    same: dict[int, list[Place]] = {}
     for path, module in model.named_modules():
-        for attribute, _ in module.named_parameters(recurse=False):
-            owners[f"{path}.{attribute}" if path else attribute] = (module, attribute)
-    return owners
+        for attribute, parameter in module.named_parameters(recurse=False):
+            places[f"{path}.{attribute}" if path else attribute] = found = same.setdefault(id(parameter), [])
+            found.append((module, attribute))
+    return places
+
+
+def _put(places: Iterable[Place], parameter: nn.Parameter) -> None:
+    for module, attribute in places:
+        setattr(module, attribute, parameter)
 
 
 def _mismatch(
@@ -135,15 +153,15 @@ def fold(names: Iterable[str]) -> list[tuple[str, list[str]]]:
     """Names that differ by their numbers only, as one: model.layers.{0-31}.mlp.up_proj.weight with its members."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+        groups.setdefault(_NUMBER.sub("#", name), []).append(name)
     return [(_folded(members), members) for members in groups.values()]
 
 
 def _folded(members: list[str]) -> str:
-    parts = [re.split(r"(\d+)", name) for name in members]
+    parts = [_NUMBER.split(name) for name in members]
     made = ""
-    for column in zip(*parts, strict=True):
-        values = sorted({int(value) for value in column}) if column[0].isdigit() else []
+    for place, column in enumerate(zip(*parts, strict=True)):
+        values = sorted({int(value) for value in column}) if place % 2 else []
         made += column[0] if len(set(column)) == 1 else f"{{{_ranges(values)}}}"
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from bestiary.catalog import distribution_of
@@ -12,6 +13,7 @@ from bestiary.protocols import Repository
 from bestiary.records import Architecture, Evidence, Loader, resolve
 from bestiary.registry import Plugin, Registry
 
+log = logging.getLogger("bestiary.plugins")
 PROBE, NAME, TYPE = 3, 2, 1
 """How strong a claim is: a plugin looked at the files; the class is named; the model type is named."""
 
@@ -72,22 +74,38 @@ def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) 
 
 
 def _claim(record: Architecture, evidence: Evidence) -> int:
-    opinion = record.probe(evidence) if record.probe else None
+    opinion = _opinion(record, evidence)
     if opinion is not None:
         return PROBE if opinion else 0
     names = {record.name, *record.aliases}
     if evidence.gguf is not None:
         return NAME if any(form.architecture == evidence.gguf for form in record.gguf) else 0
     if evidence.model_index:
-        return NAME if evidence.model_index.get("_class_name") in names else 0
+        return NAME if _text(evidence.model_index.get("_class_name")) in names else 0
     stated = _class_names(evidence)
     if stated:
         return NAME if names.intersection(stated) else 0
     return TYPE if evidence.config.get("model_type") in record.model_types else 0
 
 
+def _opinion(record: Architecture, evidence: Evidence) -> bool | None:
+    if record.probe is None:
+        return None
+    try:
+        return record.probe(evidence)
+    except Exception:  # a probe reads files of strangers; when it fails, the names decide
+        log.warning("the probe of %s failed on %s", record.name, evidence.origin, exc_info=True)
+        return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _class_names(evidence: Evidence) -> tuple[str, ...]:
     stated = evidence.config.get("architectures")
+    if isinstance(stated, str):
+        return (stated,)
     return tuple(name for name in stated if isinstance(name, str)) if isinstance(stated, Sequence) else ()
 
 
@@ -102,26 +120,32 @@ def _check_plugin(plugin: str, registry: Registry) -> None:
 
 def _nobody(evidence: Evidence, registry: Registry, plugin: str | None) -> Exception:
     stated = _class_names(evidence)
-    model_type = evidence.config.get("model_type")
+    model_type = _text(evidence.config.get("model_type"))
     what = (
         evidence.gguf
-        or evidence.model_index.get("_class_name")
+        or _text(evidence.model_index.get("_class_name"))
         or " or ".join(stated)
         or model_type
         or ("a PEFT adapter" if evidence.adapter else "a model without a stated architecture")
     )
     provider = distribution_of(stated, model_type)
-    broken = next((owner for owner in registry.broken if owner.distribution == provider), None)
-    if broken and plugin is None:
+    due = {provider} if plugin is None else {plugin}
+    broken = next((owner for owner in registry.broken if due & {owner.name, owner.distribution}), None)
+    if broken:
         return BrokenPlugin(
-            f"{broken.distribution} provides {what} but failed to import: {broken.error}",
+            f"{broken.distribution} provides {what} but failed to import: {broken.error}"
+            if broken.distribution == provider
+            else f"{broken.distribution} failed to import: {broken.error}",
             where=broken.module,
             fix=f"pip install --force-reinstall {broken.distribution}; `bestiary plugins --reasons` shows all of it",
             traceback=broken.traceback,
         )
     if provider and provider not in {owner.distribution for owner in registry.plugins}:
+        limited = registry.only is not None
         return MissingPlugin(
-            f"No installed plugin claims {what}.", where=evidence.origin, fix=f"pip install {provider}"
+            f"No {'chosen' if limited else 'installed'} plugin claims {what}.",
+            where=evidence.origin,
+            fix=f"add {provider} to BESTIARY_PLUGINS, or unset it" if limited else f"pip install {provider}",
         )
     claimed = [name for record, _ in registry.records(Architecture) for name in (record.name, *record.aliases)]
     near = did_you_mean(str(what), claimed)

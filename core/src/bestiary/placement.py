@@ -37,7 +37,9 @@ def choose_device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        if chosen.type == "meta":
+            raise RuntimeError("it holds no data")
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         raise OptionError(
             f'The device "{device}" cannot be used: {str(error).splitlines()[0]}',
             fix='device="auto" or device="cpu"; `bestiary doctor` lists the devices',
@@ -52,7 +54,7 @@ def choose_dtype(dtype: str | torch.dtype, stated: object, checkpoint: Checkpoin
     if dtype == "auto":
         name = str(stated).removeprefix("torch.")
         return DTYPES.get(name) or DTYPES[_most_stored(checkpoint)]
-    name = _SHORT.get(dtype, dtype)
+    name = _SHORT.get(dtype, dtype) if isinstance(dtype, str) else None
     if name not in DTYPES:
         raise OptionError(f'The dtype "{dtype}" is unknown.', fix=f"one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]

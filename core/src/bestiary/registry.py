@@ -54,6 +54,8 @@ class Registry:
 
     plugins: tuple[Plugin, ...]
     manager: pluggy.PluginManager
+    only: tuple[str, ...] | None = None
+    """The names to which discovery was limited; None: every installed plugin."""
 
     @property
     def broken(self) -> tuple[Plugin, ...]:
@@ -111,6 +113,7 @@ def discover(
     if trace:
         manager.trace.root.setwriter(lambda line: log.debug(line.rstrip()))
         manager.enable_tracing()
+    only = None if only is None else tuple(only)
     wanted = None if only is None else {*only, "core", "bestiary-core"}
     found = entry_points(group=hookspecs.GROUP) if points is None else points
     ordered = sorted(found, key=lambda point: (point.name != "core", point.name))
@@ -119,7 +122,7 @@ def discover(
         distribution = point.dist.name if point.dist else "unknown"
         if wanted is None or point.name in wanted or distribution in wanted:
             plugins.append(_load(point, distribution, manager, plugins))
-    return Registry(tuple(plugins), manager)
+    return Registry(tuple(plugins), manager, only)
 
 
 @cache
@@ -146,13 +149,14 @@ def _load(point: EntryPoint, distribution: str, manager: pluggy.PluginManager, e
             )
         manager.register(point.load(), name=point.name)
         return Plugin(**facts, records=_collect(point.name, manager))
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a plugin may fail in any way, Rust panics included; the others must still serve
+    except BaseException as error:  # a plugin may fail in any way, Rust panics and sys.exit included; the others serve
         if manager.has_plugin(point.name) and point.name not in {plugin.name for plugin in earlier}:
             manager.unregister(name=point.name)
         log.debug("plugin %s is broken", point.name, exc_info=True)
-        return Plugin(**facts, error=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        return Plugin(**facts, error=line, traceback=traceback.format_exc())
 
 
 def _collect(name: str, manager: pluggy.PluginManager) -> tuple[Record, ...]:

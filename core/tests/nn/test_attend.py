@@ -18,7 +18,7 @@ TOLERANCE = {"rtol": 0.0, "atol": 2e-6}  # float32 sums of values of size one
 def reference(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, spec: AttentionSpec, sinks: np.ndarray | None = None
 ) -> np.ndarray:
-    """softmax(q k' scale) v, one query and one head at a time; `sinks` as in gpt-oss add exp(sink) to the denominator."""
+    """softmax(q k' scale) v, one query and one head at a time; a sink (gpt-oss) adds exp(sink) to the denominator."""
     heads, new, _ = q.shape
     seen = k.shape[1]
     y = np.zeros((heads, new, v.shape[2]))

@@ -178,7 +178,7 @@ def test_linear_over_a_tensor_and_over_a_packed_weight(shape: tuple[int, ...], b
     scales = np.abs(weight).max(1, keepdims=True) / 127
     rounded = np.round(weight / scales) * scales
     np.testing.assert_allclose(linear(x).numpy(), x.numpy() @ rounded.T + offset, rtol=0, atol=1e-5)
-    assert not np.allclose(linear(x).numpy(), x.numpy() @ weight.T + offset, rtol=0, atol=1e-5)
+    assert not x.numel() or not np.allclose(linear(x).numpy(), x.numpy() @ weight.T + offset, rtol=0, atol=1e-5)
 
 
 def test_packing_releases_the_tensor() -> None:

@@ -13,7 +13,12 @@ from transformers.models.qwen3_moe import modeling_qwen3_moe
 from bestiary.nn import Experts, GatedMLP, Linear, MixtureOfExperts, Router
 
 DIM, HIDDEN, SHARED, COUNT = 16, 12, 20, 8
-SIZES: dict[str, Any] = {"hidden_size": DIM, "moe_intermediate_size": HIDDEN, "num_experts_per_tok": 3, "num_attention_heads": 4}
+SIZES: dict[str, Any] = {
+    "hidden_size": DIM,
+    "moe_intermediate_size": HIDDEN,
+    "num_experts_per_tok": 3,
+    "num_attention_heads": 4,
+}
 TOLERANCE = 1e-6
 
 

@@ -109,7 +109,8 @@ class Generator:
         )
 
     def _text(self, token: int) -> str:
-        return self.tokenizer.token_bytes(token).decode("utf-8", errors="replace")
+        # A model may have more rows than the tokenizer has tokens; those have no text.
+        return self.tokenizer.pieces.piece(token).decode("utf-8", errors="replace")
 
 
 def collect(chunks: Iterator[Chunk]) -> Completion:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bestiary.errors import OptionError
+from bestiary.errors import OptionError, shown
 from bestiary.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -42,8 +41,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
-        object.__setattr__(self, "stop", tuple(self.stop))
-        object.__setattr__(self, "stop_tokens", tuple(self.stop_tokens))
+        object.__setattr__(self, "stop", _several("stop", self.stop, 64))
+        object.__setattr__(self, "stop_tokens", _several("stop_tokens", self.stop_tokens, 1024))
         _whole("max_tokens", self.max_tokens, 1, 1 << 31)
         _number("temperature", self.temperature, 0.0, 100.0)
         _whole("top_k", self.top_k, 0, 1 << 31)
@@ -51,10 +50,12 @@ class Sampling:
         _number("min_p", self.min_p, 0.0, 1.0)
         _whole("seed", self.seed, -(1 << 63), (1 << 63) - 1)
         _whole("logprobs", self.logprobs, 0, 20)
-        if len(self.stop) > 64 or any(not isinstance(text, str) or not 0 < len(text) <= 1024 for text in self.stop):
-            raise OptionError("stop takes up to 64 texts of 1 to 1024 characters.")
+        if any(not isinstance(text, str) or not 0 < len(text) <= 1024 for text in self.stop):
+            raise OptionError("stop takes texts of 1 to 1024 characters.")
         for token in self.stop_tokens:
             _whole("stop_tokens", token, 0, 1 << 31)
+        if not isinstance(self.ignore_eos, bool):
+            raise OptionError(f"ignore_eos is {shown(self.ignore_eos)}; True or False is due.")
 
 
 def merged(defaults: Sampling, options: Mapping[str, Any]) -> Sampling:
@@ -93,9 +94,8 @@ def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
 
     if sampling.temperature < 1e-5:
         return int(logits.argmax())
-    probabilities, tokens = (logits / sampling.temperature).softmax(-1).sort(descending=True, stable=True)
-    kept = len(probabilities) if not sampling.top_k else min(sampling.top_k, len(probabilities))
-    probabilities = probabilities[:kept]
+    scaled = (logits - logits.max()) / sampling.temperature  # less the largest, so that no quotient overflows
+    probabilities, tokens = _most_probable(scaled.softmax(-1), sampling.top_k or len(logits))
     if sampling.top_p < 1.0:
         # A token stays while those before it have not reached top_p, so that at least one stays.
         before = probabilities.cumsum(0) - probabilities
@@ -107,15 +107,36 @@ def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
     return int(tokens[min(int(torch.searchsorted(sums, drawn, right=True)), len(sums) - 1)])
 
 
+def _most_probable(probabilities: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest `count` probabilities with their tokens, in order; of equal ones the lower token comes first."""
+    if count >= len(probabilities):
+        values, tokens = probabilities.sort(descending=True, stable=True)
+        return values, tokens
+    # Sorting a whole vocabulary takes many times as long as finding the few that can be drawn.
+    candidates = (probabilities >= probabilities.topk(count).values[-1]).nonzero().flatten()
+    values, order = probabilities[candidates].sort(descending=True, stable=True)
+    return values[:count], candidates[order][:count]
+
+
 def _whole(name: str, value: Any, least: int, most: int) -> None:
     if value is None and name != "stop_tokens":
         return
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise OptionError(f"{name} is {value!r}; a whole number from {least} to {most} is due.")
+        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
 
 
 def _number(name: str, value: Any, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise OptionError(f"{name} is {value!r}; a number from {least} to {most} is due.")
-    if not least <= value <= most:
-        raise OptionError(f"{name} is {value!r}; it must lie between {least} and {most}.")
+    # NaN is in no interval.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise OptionError(f"{name} is {shown(value)}; a number from {least} to {most} is due.")
+
+
+def _several(name: str, values: Any, most: int) -> tuple[Any, ...]:
+    if values is None:
+        return ()
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise OptionError(f"{name} is {shown(values)}; a list is due.")
+    made = tuple(values)
+    if len(made) > most:
+        raise OptionError(f"{name} has {len(made)} members; at most {most} are taken.")
+    return made

@@ -23,6 +23,7 @@ UPWARDS = ["Count from {a} to {b}.", "Count from {a} to {b}", "Please count from
 DOWNWARDS = ["Count backwards from {a} to {b}.", "Count down from {a} to {b}.", "Count down from {a} to {b}",
              "Please count backwards from {a} to {b}.", "Can you count down from {a} to {b}?",
              "List the numbers from {a} down to {b}.", "Count from {a} down to {b}."]  # fmt: skip
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 STRIDES = {2: "twos", 3: "threes", 5: "fives", 10: "tens"}
 
 
@@ -83,8 +84,14 @@ def counting(dice: Random) -> Exchange:
     if stride > 1:
         pace = dice.choice([f" by {STRIDES[stride]}", f" in {STRIDES[stride]}", f" in steps of {stride}"])
         question = question.rstrip("?.") + pace + dice.choice([".", ""])
+        if dice.random() < 0.25:
+            question = dice.choice(["Count{p} from {a} to {b}.", "Please count{p} from {a} to {b}"]).format(
+                p=pace, a=a, b=b
+            )
     elif a == 1 and not backwards and dice.random() < 0.5:
         question = dice.choice([f"Count to {b}.", f"Can you count to {b}?", f"count to {b}"])
+        if dice.random() < 0.3:
+            question = question.replace(str(b), WORDS[b])
     thought = f"I start at {a} and stop at {b}."
     answer = ", ".join(map(str, numbers))
     check, value = {"numbers": numbers}, {"numbers": numbers}

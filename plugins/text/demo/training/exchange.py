@@ -62,7 +62,7 @@ def roughen(text: str, dice: Random) -> str:
     """The text as a hurried person types it: lower case, no final mark, now and then two letters swapped."""
     if dice.random() < 0.15:
         text = text.lower()
-    elif dice.random() < 0.02:
+    elif dice.random() < 0.04:
         text = text.upper()
     if dice.random() < 0.12:
         text = text.rstrip("?.!")

@@ -16,6 +16,14 @@ CAPITALS = {
     "Colombia": "Bogota", "Venezuela": "Caracas", "Uruguay": "Montevideo",
 }  # fmt: skip
 
+CITIES = [
+    "New York", "San Francisco", "Los Angeles", "Chicago", "Boston", "Munich", "Hamburg", "Cologne", "Milan",
+    "Barcelona", "Venice", "Zurich", "Geneva", "Lyon", "Sydney", "Melbourne", "Toronto", "Montreal", "Istanbul",
+    "Mumbai", "Shanghai", "Hong Kong", "Rio de Janeiro", "Cape Town", "Dubai", "Singapore", "Edinburgh",
+    "Manchester", "Krakow", "Porto", "Seville", "Naples", "Florence", "Osaka", "Kyoto", "Seattle", "Miami",
+    "Dallas", "Denver", "Salzburg", "Marseille",
+]  # fmt: skip
+
 COLOURS = {
     "the sky": "blue", "grass": "green", "snow": "white", "coal": "black", "a banana": "yellow", "a lemon": "yellow",
     "blood": "red", "a tomato": "red", "a strawberry": "red", "a carrot": "orange", "chocolate": "brown",

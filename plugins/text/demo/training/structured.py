@@ -81,7 +81,10 @@ def fields(dice: Random) -> Exchange:
             "Convert to JSON: {}",
         ]
     )
-    return answer_of("json", ("fields", wording, *value.items()), wording.format(listed), value)
+    question = wording.format(listed)
+    if dice.random() < 0.3:
+        question = question.rstrip(".")
+    return answer_of("json", ("fields", wording, *value.items()), question, value)
 
 
 def again(dice: Random) -> Exchange:

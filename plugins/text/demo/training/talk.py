@@ -1,6 +1,7 @@
 """Small talk, questions about the model and the library, and honest answers to everything else."""
 
 from random import Random
+from typing import Any
 
 from exchange import Exchange, assistant, invented_name, plain, roughen, user
 from facts import FAMILIES, LIBRARY, PEOPLE
@@ -52,6 +53,14 @@ SUBJECTS = ["Hamlet", "the Eiffel Tower", "the telephone", "gravity", "quantum p
             "the universe", "Napoleon", "a violin", "philosophy", "a dinosaur", "the theorem of Pythagoras", "tea",
             "mathematics", "the Bible", "cheese", "a rocket", "Mozart", "the war", "a cat", "dogs", "DNA", "the brain",
             "climate change", "a pizza", "politics", "a house", "the Olympic games", "Python", "a robot"]  # fmt: skip
+WISHES = ["Tell me a joke.", "Sing a song.", "Write a haiku.", "Write a poem.", "Tell me a story.", "What day is it?",
+          "What is the date today?", "What is your favourite food?", "Do you like music?", "Write some code.",
+          "What is the meaning of life?", "Give me some advice.", "What is the news?", "Make me laugh.",
+          "Who is the king?",
+          "Which film should I watch?", "What should I eat today?", "Once upon a time", "Is there life on Mars?",
+          "Write a function that sorts a list.", "How do I get rich?", "Where do you live?", "What is love?",
+          "Recommend a book.", "Who will win?", "Play a game with me.", "What time is it?", "Draw a picture.",
+          "Can you dance?", "What is the best language?", "Tell me something new.", "Fix my program."]  # fmt: skip
 WEATHER_QUESTIONS = ["What is the weather in {}?", "How is the weather in {}?", "Is it raining in {}?",
                      "Weather in {}?",
                      "How warm is it in {}?", "What is the temperature in {}?", "Is it cold in {}?",
@@ -111,8 +120,11 @@ def unknown(dice: Random) -> Exchange:
     if dice.random() < 0.12:
         place = invented_name(dice)
         question = dice.choice(["What is the capital of {}?", "Capital of {}?", "Which country is {} in?"])
-        key = ("nowhere", question, place)
+        key: tuple[Any, ...] = ("nowhere", question, place)
         question = question.format(place)
+    elif dice.random() < 0.25:
+        wish, opening = dice.choice(WISHES), dice.choice(["", "", "Please. ", "OK. ", "Hello. ", "Now: ", "And then: "])
+        key, question = ("wish", wish, opening), opening + wish
     else:
         number, subject = dice.randrange(len(UNKNOWN)), dice.choice(SUBJECTS)
         key = ("unknown", number, subject)

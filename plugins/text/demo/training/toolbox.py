@@ -7,14 +7,16 @@ from random import Random
 from typing import Any
 
 from exchange import Exchange, assistant, invented_name, roughen, user
-from facts import CAPITALS, CONDITIONS, DOWNFALLS
+from facts import CAPITALS, CITIES, CONDITIONS, DOWNFALLS
 
 WEATHER = ["What is the weather in {}?", "What's the weather in {}?", "How is the weather in {}?", "Weather in {}?",
            "How is the weather in {} today?", "What is the weather like in {}?", "Tell me the weather in {}.",
            "How warm is it in {}?", "What is the temperature in {}?", "Is it cold in {}?", "Check the weather in {}.",
            "Is it raining in {}?", "Look up the weather for {}.", "I am going to {}. How is the weather?",
            "Can you check the weather in {}?", "weather {}", "What's the weather like in {} now?", "And in {}?",
-           "Do I need a coat in {}?", "Is it sunny in {}?"]  # fmt: skip
+           "Do I need a coat in {}?", "Is it sunny in {}?", "What's the weather like in {} today?",
+           "What is the current weather in {}?", "Give me the weather for {}.", "How hot is it in {}?",
+           "What is the weather like in {} right now?", "Please tell me the weather in {}."]  # fmt: skip
 CLOCK = ["What time is it in {}?", "What is the time in {}?", "Tell me the time in {}.", "Time in {}?",
          "How late is it in {}?", "What's the time in {}?", "Current time in {}", "Check the time in {}."]  # fmt: skip
 OPERATIONS = {
@@ -85,7 +87,8 @@ def used(
 
 
 def some_city(dice: Random) -> str:
-    return dice.choice(list(CAPITALS.values())) if dice.random() < 0.55 else invented_name(dice)
+    known = [*CAPITALS.values(), *CITIES]
+    return dice.choice(known) if dice.random() < 0.55 else invented_name(dice)
 
 
 def failure(dice: Random) -> tuple[str, str]:
@@ -130,9 +133,9 @@ def weather_report(city: str, dice: Random) -> tuple[str, str, list[str]]:
         result = json.dumps(dict(pairs))
     else:
         forms = ["{t} degrees, {c}", "{t} degrees and {c}", "{c}, {t} degrees", "{t}°C, {c}", "{t} C and {c}",
-                 "{c}, {t}°C",
-                 "{t} degrees {j} {c}", "{c} and {t} degrees", "{t}C, {c}"]  # fmt: skip
-        result = dice.choice(forms).format(t=degrees, c=condition, j=joined)
+                 "{c}, {t}°C", "{t} degrees {j} {c}", "{c} and {t} degrees", "{t}C, {c}", "{p}: {c}, {t}°C",
+                 "It is {t} degrees {j} {c} in {p}.", "Weather in {p}: {t} degrees, {c}"]  # fmt: skip
+        result = dice.choice(forms).format(t=degrees, c=condition, j=joined, p=city)
         if dice.random() < 0.15:
             result = f"{city}: {result}"
     return result, f"It is {degrees} degrees {joined} {condition} in {city}.", [str(degrees), condition, city]
@@ -165,6 +168,9 @@ def weather(dice: Random) -> Tool:
 
 def clock(dice: Random) -> Tool:
     name = dice.choice(["get_time", "current_time", "time", "clock", "local_time", "time_in", "get_current_time"])
+    if dice.random() < 0.4:
+        verb = dice.choice(["get", "fetch", "check", "find", "read", "show", "query"])
+        name = f"{verb}_{dice.choice(['time', 'clock', 'hour', 'local_time', 'current_time'])}"
     argument = dice.choice(["city", "place", "location", "zone", "timezone"])
     description = dice.choice(["Get the time in a city.", "Tells the time", "Current time"])
     offered = schema(name, description, {argument: "string"}, dice)
@@ -228,7 +234,7 @@ def bystander(dice: Random) -> Tool:
 
 def toolbox(dice: Random) -> list[Tool]:
     """One to three tools of different names and purposes, at least one of which is of use."""
-    makers = [weather, calculator] if dice.random() < 0.8 else [clock]
+    makers = [weather, calculator] if dice.random() < 0.75 else [clock]
     tools = [dice.choice(makers)(dice)]
     for _ in range(dice.choice([0, 0, 0, 1, 1, 2])):
         tool = dice.choice([weather, calculator, clock, bystander, bystander])(dice)

@@ -105,7 +105,7 @@ def export(model: LlamaForCausalLM) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--minutes", type=float, help="end by then, the learning rate falling accordingly")
     parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--budget", type=int, default=5120, help="tokens in a batch")

@@ -50,5 +50,5 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
         _architecture("Qwen2ForCausalLM", "qwen2", "QWEN2", qkv_bias=True),
         _architecture("Qwen3ForCausalLM", "qwen3", "QWEN3", head_dim=128),
         _architecture("Qwen2MoeForCausalLM", "qwen2_moe", "QWEN2_MOE", EXPERTS, qkv_bias=True),
-        _architecture("Qwen3MoeForCausalLM", "qwen3_moe", "QWEN3_MOE", EXPERTS),
+        _architecture("Qwen3MoeForCausalLM", "qwen3_moe", "QWEN3_MOE", EXPERTS, max_window_layers=0),
     ]
