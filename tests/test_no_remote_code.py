@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import bestiary
+import bestiary_demo
 from bestiary.errors import BestiaryError, CheckpointError, MissingPlugin
 from bestiary.testing.reference import make_reference
 
@@ -63,6 +64,7 @@ CONFIG = {
 def trap(tmp_path: Path) -> Path:
     """A good Llama beside code that leaves a mark when it runs."""
     make_reference(CONFIG, tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes((bestiary_demo.folder() / "tokenizer.json").read_bytes())
     mark = f"open({str(tmp_path / 'mark')!r}, 'w').close()\n"
     for name in (
         "modeling_trap.py",
@@ -83,9 +85,7 @@ def trap(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_known_architecture_loads_by_its_plugin_and_runs_nothing(trap: Path, shared_data: Path) -> None:
-    tokenizer = shared_data / "weights/stories260K/hf/tokenizer.json"
-    (trap / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+def test_a_known_architecture_loads_by_its_plugin_and_runs_nothing(trap: Path) -> None:
     with bestiary.load(str(trap), progress=False) as pipe:
         assert len(pipe.generate([3, 4], max_tokens=3).tokens) == 3
     assert not (trap / "mark").exists()
