@@ -1,0 +1,236 @@
+"""Who runs in the next step, with which memory.
+
+Sequences that decode come first, each with its one token; what is left of the token budget goes to prompts, in chunks, so
+that a long prompt never stops the others for longer than one step.  Where blocks run out, the last in order gives its
+blocks back and starts again later: what it had computed is often still in the prefix tree.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+from bestiary.errors import RequestError
+from bestiary.generation.engine.blocks import BlockPool, OutOfBlocks
+from bestiary.generation.engine.prefixes import Prefix, PrefixTree
+from bestiary.generation.engine.sequence import Plan, Sequence, Work
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that share a block table: those with the same window (None: they see everything)."""
+
+    blocks: int
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one step."""
+
+    tokens: int = 2048
+    sequences: int = 64
+
+
+class Scheduler:
+    """The queue, the running sequences and the blocks of each cache group.  Not safe for threads: the engine owns it."""
+
+    def __init__(self, groups: Many[Group], block_size: int = 16, limits: Limits | None = None) -> None:
+        self.groups, self.block_size, self.limits = tuple(groups), block_size, limits or Limits()
+        self.tree = PrefixTree(block_size, len(groups))
+        self.pools = tuple(
+            BlockPool(group.blocks, forget=lambda block, index=index: self.tree.forget(index, block))  # type: ignore[misc]
+            for index, group in enumerate(groups)
+        )
+        self.waiting: list[tuple[tuple[int, int], Sequence]] = []
+        self.running: list[Sequence] = []
+
+    # Requests
+
+    def add(self, sequence: Sequence, longest: int | None = None) -> None:
+        """Queue a sequence that may grow to `longest` tokens.  Raises RequestError where that can never fit."""
+        needed = max(longest or 0, len(sequence.tokens))
+        for group, pool in zip(self.groups, self.pools, strict=True):
+            # A window needs its own span, the chunk in flight, and the block that it leaves at either end.
+            span = needed if group.window is None else min(needed, group.window + self.limits.tokens + self.block_size)
+            if self._blocks_for(span) > pool.count:
+                raise RequestError(
+                    f"The request needs {self._blocks_for(span)} blocks of cache; the pool has {pool.count}.",
+                    fix="shorten the prompt or max_tokens, or give the cache more memory",
+                )
+        heapq.heappush(self.waiting, (sequence.order, sequence))
+
+    def remove(self, sequence: Sequence) -> None:
+        """A sequence finished or was aborted: its blocks go back at once.  Harmless when repeated."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
+        else:
+            self.waiting = [entry for entry in self.waiting if entry[1] is not sequence]
+            heapq.heapify(self.waiting)
+
+    def fork(self, sequence: Sequence) -> Sequence:
+        """A twin of a running sequence that shares its blocks until one of the two writes into them."""
+        assert sequence in self.running
+        twin = Sequence(list(sequence.tokens), sequence.prompt_length, sequence.priority, sequence.salt)
+        twin.computed, twin.reused = sequence.computed, sequence.computed
+        twin.tables = [list(table) for table in sequence.tables]
+        twin.prefix, twin.noted = sequence.prefix, sequence.noted
+        for pool, table in zip(self.pools, twin.tables, strict=True):
+            for block in table:
+                if block is not None:
+                    pool.share(block)
+        self.running.append(twin)
+        return twin
+
+    # Steps
+
+    def plan(self) -> Plan:
+        """The next step; without work only where nothing waits."""
+        work: list[Work] = []
+        copies: list[tuple[int, int, int]] = []
+        budget = self.limits.tokens
+        # Decoding first, then prompts that were begun; each in order.
+        for sequence in sorted(self.running, key=lambda member: (member.pending > 1, member.order)):
+            if sequence not in self.running or budget == 0:
+                continue  # preempted for one before it, or no room left in this step
+            count = min(sequence.pending, budget)
+            while not self._reserve(sequence, count, copies):
+                victim = max(self.running, key=lambda member: member.order)
+                dropped = [entry for entry in work if entry.sequence is victim]
+                for entry in dropped:
+                    work.remove(entry)
+                    budget += entry.count
+                self._preempt(victim)
+                if victim is sequence:
+                    break
+            else:
+                work.append(Work(sequence, sequence.computed, count))
+                budget -= count
+        while self.waiting and budget > 0 and len(self.running) < self.limits.sequences:
+            sequence = self.waiting[0][1]
+            self._admit(sequence)
+            count = min(sequence.pending, budget)
+            # Room for a block more of each running sequence, or the newcomer would be sent back in the next step.
+            if not self._reserve(sequence, count, copies) or any(pool.available < len(self.running) for pool in self.pools):
+                self._release(sequence)
+                break  # in order: nobody behind may pass, or a large request would wait for ever
+            heapq.heappop(self.waiting)
+            self.running.append(sequence)
+            work.append(Work(sequence, sequence.computed, count))
+            budget -= count
+        return Plan(tuple(work), tuple(copies))
+
+    def commit(self, plan: Plan) -> None:
+        """The step ran: its tokens are in the cache.  Call before new tokens are appended."""
+        for entry in plan.work:
+            if entry.sequence in self.running:
+                entry.sequence.computed = entry.start + entry.count
+                self._note(entry.sequence)
+                self._leave_behind(entry.sequence)
+
+    # Memory
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_size)
+
+    def _admit(self, sequence: Sequence) -> None:
+        """Give a waiting sequence the blocks of the longest prefix that the tree holds for every group."""
+        sequence.tables = [[] for _ in self.groups]
+        sequence.computed = sequence.noted = 0
+        sequence.prefix = None
+        # The last token is always computed, for its logits are wanted.
+        path = self.tree.find(sequence.tokens[: len(sequence.tokens) - 1], sequence.salt)
+        length = self._usable(path)
+        for index, pool in enumerate(self.pools):
+            first = self._first_seen(index, length * self.block_size)
+            for place, node in enumerate(path[:length]):
+                block = node.blocks[index] if place >= first else None
+                if block is not None:
+                    pool.share(block)
+                sequence.tables[index].append(block)
+        if length:
+            sequence.prefix, sequence.noted = path[length - 1], length
+            sequence.computed = length * self.block_size
+        if sequence.preemptions == 0:
+            sequence.reused = sequence.computed
+
+    def _usable(self, path: Many[Prefix]) -> int:
+        """The largest number of leading nodes whose blocks are all there, as far back as each group looks."""
+        for length in range(len(path), 0, -1):
+            starts = [self._first_seen(index, length * self.block_size) for index in range(len(self.groups))]
+            if all(
+                path[place].blocks[index] is not None
+                for index, first in enumerate(starts)
+                for place in range(first, length)
+            ):
+                return length
+        return 0
+
+    def _first_seen(self, group: int, position: int) -> int:
+        """The first block that a token at `position` sees in a group."""
+        window = self.groups[group].window
+        return 0 if window is None else max(0, position - window + 1) // self.block_size
+
+    def _reserve(self, sequence: Sequence, count: int, copies: list[tuple[int, int, int]]) -> bool:
+        """Blocks for `count` more tokens, shared ones copied before they are written; all of them or none."""
+        begin, end = sequence.computed // self.block_size, self._blocks_for(sequence.computed + count)
+        swapped: list[tuple[int, int, int]] = []
+        grown: list[tuple[int, int]] = []
+        try:
+            for index, (pool, table) in enumerate(zip(self.pools, sequence.tables, strict=True)):
+                shared = table[begin] if begin < len(table) else None
+                if shared is not None and pool.users(shared) > 1:
+                    swapped.append((index, shared, pool.take()))
+                for _ in range(len(table), end):
+                    grown.append((index, pool.take()))  # noqa: PERF401  (what was taken must be known when a take fails)
+        except OutOfBlocks:
+            for index, block in [*grown, *((index, fresh) for index, _, fresh in swapped)]:
+                self.pools[index].release(block)
+            return False
+        for index, shared, fresh in swapped:
+            sequence.tables[index][begin] = fresh
+            self.pools[index].release(shared)
+        for index, block in grown:
+            sequence.tables[index].append(block)
+        copies += swapped
+        return True
+
+    def _release(self, sequence: Sequence) -> None:
+        for pool, table in zip(self.pools, sequence.tables, strict=True):
+            for block in table:
+                if block is not None:
+                    pool.release(block)
+        sequence.tables = []
+        sequence.computed = sequence.noted = 0
+        sequence.prefix = None
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._release(sequence)
+        sequence.preemptions += 1
+        heapq.heappush(self.waiting, (sequence.order, sequence))
+
+    def _note(self, sequence: Sequence) -> None:
+        """Enter the blocks that became full into the tree."""
+        size = self.block_size
+        while (sequence.noted + 1) * size <= sequence.computed:
+            place = sequence.noted
+            blocks = [table[place] for table in sequence.tables]
+            part = sequence.tokens[place * size : (place + 1) * size]
+            sequence.prefix = self.tree.add(sequence.prefix, part, sequence.salt, blocks)
+            for index, block in enumerate(blocks):
+                if block is not None and self.tree.holds(index, block):
+                    self.pools[index].keep(block)
+            sequence.noted += 1
+
+    def _leave_behind(self, sequence: Sequence) -> None:
+        """Give back the blocks that no further token of the sequence can see."""
+        for index, (pool, table) in enumerate(zip(self.pools, sequence.tables, strict=True)):
+            for place in range(self._first_seen(index, sequence.computed) - 1, -1, -1):
+                block = table[place]
+                if block is None:
+                    break
+                pool.release(block)
+                table[place] = None

@@ -1,0 +1,280 @@
+"""The scheduler under random arrivals, steps, forks and aborts, against sequences that run alone.
+
+The memory is real, the model a toy: a token's key is the token itself with its position, written into the blocks; the next
+token is a hash of every key that the sequence can see, read back through its block tables.  A wrong block, a lost copy or
+a stale prefix changes the hash.
+"""
+
+import hashlib
+from collections.abc import Sequence as Many
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from bestiary.errors import RequestError
+from bestiary.generation.engine import prefixes
+from bestiary.generation.engine.scheduler import Group, Limits, Scheduler
+from bestiary.generation.engine.sequence import Plan, Sequence
+
+VOCABULARY = 3
+SIZE = 4
+
+
+def following(seen: Many[tuple[int, int]]) -> int:
+    """The toy model: the next token from the (position, token) pairs that are seen."""
+    return hashlib.sha256(repr(list(seen)).encode()).digest()[0] % VOCABULARY
+
+
+def alone(tokens: Many[int], count: int, windows: Many[int | None]) -> list[int]:
+    """`count` more tokens of a sequence that has all the memory it wants."""
+    made = list(tokens)
+    for _ in range(count):
+        pairs = list(enumerate(made))
+        seen = [pair for window in windows for pair in (pairs if window is None else pairs[-window:])]
+        made.append(following(seen))
+    return made[len(tokens) :]
+
+
+class Memory:
+    """What the blocks hold."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.blocks: list[list[list[tuple[int, int] | None]]] = [
+            [[None] * SIZE for _ in range(group.blocks)] for group in scheduler.groups
+        ]
+
+    def run(self, plan: Plan) -> dict[int, int]:
+        """Write the keys of a step and return, by sequence, the token that follows where one is wanted."""
+        for group, source, target in plan.copies:
+            self.blocks[group][target] = list(self.blocks[group][source])
+        made = {}
+        for work in plan.work:
+            sequence = work.sequence
+            for position in range(work.start, work.start + work.count):
+                for group, table in enumerate(sequence.tables):
+                    block = table[position // SIZE]
+                    assert block is not None, "a block that is written to was given back"
+                    users = self.scheduler.pools[group].users(block)
+                    assert users == 1, f"a block with {users} users is written to"
+                    self.blocks[group][block][position % SIZE] = (position, sequence.tokens[position])
+            if work.samples:
+                made[id(sequence)] = following(self.seen(sequence, work.start + work.count))
+        return made
+
+    def seen(self, sequence: Sequence, length: int) -> list[tuple[int, int]]:
+        pairs = []
+        for index, (group, table) in enumerate(zip(self.scheduler.groups, sequence.tables, strict=True)):
+            for position in range(0 if group.window is None else max(0, length - group.window), length):
+                block = table[position // SIZE]
+                assert block is not None, "a block that is seen was given back"
+                pair = self.blocks[index][block][position % SIZE]
+                assert pair is not None
+                pairs.append(pair)
+        return pairs
+
+
+def steps(scheduler: Scheduler, memory: Memory, wanted: dict[int, int], done: list[Sequence]) -> Plan:
+    """One step; sequences that have their `wanted` number of new tokens go."""
+    plan = scheduler.plan()
+    made = memory.run(plan)
+    scheduler.commit(plan)
+    for work in plan.work:
+        if id(work.sequence) in made:
+            work.sequence.tokens.append(made[id(work.sequence)])
+            if len(work.sequence.tokens) - work.sequence.prompt_length >= wanted[id(work.sequence)]:
+                scheduler.remove(work.sequence)
+                done.append(work.sequence)
+    return plan
+
+
+class Machine(RuleBasedStateMachine):
+    """Any order of arrivals, steps, forks and aborts."""
+
+    windows: tuple[int | None, ...] = (None,)
+    blocks = 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        groups = [Group(self.blocks, window) for window in self.windows]
+        self.scheduler = Scheduler(groups, SIZE, Limits(tokens=7, sequences=4))
+        self.memory = Memory(self.scheduler)
+        self.wanted: dict[int, int] = {}
+        self.alive: list[Sequence] = []
+        self.done: list[Sequence] = []
+
+    @rule(
+        prompt=st.lists(st.integers(0, 1), min_size=1, max_size=18),
+        count=st.integers(1, 12),
+        priority=st.integers(0, 2),
+        salt=st.sampled_from([b"", b"a"]),
+    )
+    def add(self, prompt: list[int], count: int, priority: int, salt: bytes) -> None:
+        sequence = Sequence(list(prompt), len(prompt), priority, salt)
+        self.scheduler.add(sequence, len(prompt) + count)
+        self.wanted[id(sequence)] = count
+        self.alive.append(sequence)
+
+    @precondition(lambda self: self.alive)
+    @rule()
+    def step(self) -> None:
+        before = len(self.done)
+        plan = steps(self.scheduler, self.memory, self.wanted, self.done)
+        assert plan.work, "sequences wait and nothing runs"
+        assert sum(work.count for work in plan.work) <= self.scheduler.limits.tokens
+        for sequence in self.done[before:]:
+            self.alive.remove(sequence)
+            self.check(sequence)
+
+    @precondition(lambda self: self.scheduler.running)
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        """Only while decoding, as for several answers to one prompt."""
+        ready = [sequence for sequence in self.scheduler.running if sequence.pending == 1]
+        if ready and len(self.scheduler.running) < self.scheduler.limits.sequences:
+            sequence = data.draw(st.sampled_from(ready))
+            twin = self.scheduler.fork(sequence)
+            self.wanted[id(twin)] = self.wanted[id(sequence)]
+            self.alive.append(twin)
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        sequence = data.draw(st.sampled_from(self.alive))
+        self.scheduler.remove(sequence)
+        self.scheduler.remove(sequence)
+        self.alive.remove(sequence)
+
+    @invariant()
+    def blocks_add_up(self) -> None:
+        for index, pool in enumerate(self.scheduler.pools):
+            held = [block for member in self.scheduler.running for block in member.tables[index] if block is not None]
+            assert pool.used == len(set(held))
+            for block in set(held):
+                assert pool.users(block) == held.count(block)
+
+    def check(self, sequence: Sequence) -> None:
+        prompt = sequence.tokens[: sequence.prompt_length]
+        expected = alone(prompt, len(sequence.tokens) - sequence.prompt_length, self.windows)
+        assert sequence.tokens[sequence.prompt_length :] == expected
+
+    def teardown(self) -> None:
+        """All that is alive runs to its end, and every block comes back."""
+        for _ in range(5000):
+            if not self.alive:
+                break
+            self.step()
+        assert not self.alive
+        assert [pool.available for pool in self.scheduler.pools] == [self.blocks] * len(self.windows)
+
+
+class Windowed(Machine):
+    windows = (None, 5)
+    blocks = 14
+
+
+class OnlyWindows(Machine):
+    windows = (3, 9)
+    blocks = 14
+
+
+class Tight(Machine):
+    blocks = 8
+
+
+for machine in (Machine, Windowed, OnlyWindows, Tight):
+    machine.TestCase.settings = settings(
+        max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+TestMachine = Machine.TestCase
+TestWindowed = Windowed.TestCase
+TestOnlyWindows = OnlyWindows.TestCase
+TestTight = Tight.TestCase
+
+
+def ran(scheduler: Scheduler, *sequences: Sequence, count: int = 4, memory: Memory | None = None) -> list[Plan]:
+    """Run sequences to their end; the plans of all steps."""
+    memory = memory or Memory(scheduler)
+    done: list[Sequence] = []
+    wanted = {id(sequence): count for sequence in sequences}
+    for sequence in sequences:
+        scheduler.add(sequence, len(sequence.tokens) + count)
+    plans = []
+    while len(done) < len(sequences):
+        plans.append(steps(scheduler, memory, wanted, done))
+    return plans
+
+
+def test_a_prefix_is_computed_once() -> None:
+    scheduler = Scheduler([Group(32)], SIZE)
+    memory = Memory(scheduler)
+    prompt = [0, 1, 0, 0, 1, 1, 0, 1, 0, 1]
+    ran(scheduler, Sequence(list(prompt), len(prompt)), memory=memory)
+    again = Sequence(list(prompt), len(prompt))
+    plans = ran(scheduler, again, memory=memory)
+    assert again.reused == 8
+    assert plans[0].work[0].start == 8 and plans[0].work[0].count == 2
+
+
+def test_other_salts_share_nothing() -> None:
+    scheduler = Scheduler([Group(32)], SIZE)
+    prompt = [0, 1] * 6
+    ran(scheduler, Sequence(list(prompt), len(prompt), salt=b"one"))
+    other = Sequence(list(prompt), len(prompt), salt=b"two")
+    ran(scheduler, other)
+    assert other.reused == 0
+
+
+def test_forged_equal_hashes_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hash of one bit nearly all prefixes collide; the tokens decide."""
+    strong = prefixes.extended
+    monkeypatch.setattr(prefixes, "extended", lambda digest, tokens: bytes([strong(digest, tokens)[0] & 1]))
+    scheduler = Scheduler([Group(64)], SIZE)
+    memory = Memory(scheduler)
+    for seed in range(24):
+        prompt = [int(bit) for bit in f"{seed * 37 % 4096:012b}"]
+        sequence = Sequence(list(prompt), len(prompt))
+        ran(scheduler, sequence, memory=memory)
+        assert sequence.tokens[12:] == alone(prompt, 4, (None,))
+
+
+def test_decoding_is_not_held_up_by_a_long_prompt() -> None:
+    scheduler = Scheduler([Group(64)], SIZE, Limits(tokens=8, sequences=4))
+    short, long = Sequence([1], 1), Sequence([0] * 60, 60)
+    plans = ran(scheduler, short, long, count=6)
+    decoding = [plan for plan in plans if any(work.sequence is short for work in plan.work)]
+    assert len(decoding) == 6 and decoding == plans[:6], "the short one had a token in each of the first steps"
+    assert all(sum(work.count for work in plan.work) <= 8 for plan in plans)
+
+
+def test_lower_priority_numbers_run_first() -> None:
+    scheduler = Scheduler([Group(64)], SIZE, Limits(tokens=4, sequences=1))
+    late, urgent = Sequence([1] * 4, 4, priority=5), Sequence([0] * 4, 4, priority=0)
+    plans = ran(scheduler, late, urgent, count=2)
+    assert plans[0].work[0].sequence is urgent
+
+
+def test_what_can_never_fit_is_refused_at_once() -> None:
+    scheduler = Scheduler([Group(4)], SIZE)
+    with pytest.raises(RequestError, match="5 blocks"):
+        scheduler.add(Sequence([0] * 10, 10), 17)
+    scheduler.add(Sequence([0] * 10, 10), 16)
+
+
+def test_a_window_gives_its_blocks_back_while_it_slides() -> None:
+    scheduler = Scheduler([Group(6, window=6)], SIZE, Limits(tokens=8))
+    sequence = Sequence([0, 1, 1], 3)
+    ran(scheduler, sequence, count=100)
+    assert sequence.tokens[3:] == alone([0, 1, 1], 100, (6,))
+
+
+def test_a_preempted_sequence_finishes_with_the_same_tokens() -> None:
+    scheduler = Scheduler([Group(9)], SIZE, Limits(tokens=16, sequences=4))
+    sequences = [Sequence([bit, 1, 0, bit], 4) for bit in (0, 1)] + [Sequence([1, 1, 1], 3)]
+    ran(scheduler, *sequences, count=20)
+    assert sum(sequence.preemptions for sequence in sequences) > 0
+    for sequence in sequences:
+        prompt = sequence.tokens[: sequence.prompt_length]
+        assert sequence.tokens[sequence.prompt_length :] == alone(prompt, 20, (None,))
