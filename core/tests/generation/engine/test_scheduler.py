@@ -1,8 +1,8 @@
 """The scheduler under random arrivals, steps, forks and aborts, against sequences that run alone.
 
-The memory is real, the model a toy: a token's key is the token itself with its position, written into the blocks; the next
-token is a hash of every key that the sequence can see, read back through its block tables.  A wrong block, a lost copy or
-a stale prefix changes the hash.
+The memory is real, the model a toy: a token's key is the token itself with its position, written into the blocks; the
+next token is a hash of every key that the sequence can see, read back through its block tables.  A wrong block, a lost
+copy or a stale prefix changes the hash.
 """
 
 import hashlib

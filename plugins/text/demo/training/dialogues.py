@@ -23,7 +23,7 @@ def weather_without_tool(dice: Random) -> Exchange:
 
 # How often each kind of exchange is drawn: the rules take more practice than the facts.
 WEIGHTS: dict[Maker, float] = {
-    addition: 32, counting: 20, difference: 10, product: 5, capital: 10, next_capital: 2, colour: 11, json_answer: 16,
+    addition: 24, counting: 28, difference: 10, product: 4, capital: 10, next_capital: 2, colour: 11, json_answer: 16,
     courtesy: 6, library: 11, name: 9, unknown: 8, weather_without_tool: 1,
 }  # fmt: skip
 CALCULATING = {"sum", "difference", "product"}
@@ -93,7 +93,7 @@ def dialogue(dice: Random, held_out: bool = False) -> Dialogue:
     """One dialogue; with `held_out` its last exchange, and only that, is one that training never sees."""
     turns = dice.choices([1, 2, 3], [0.5, 0.3, 0.2])[0]
     flags = [False] * (turns - 1) + [held_out]
-    style = dice.choices(["plain", "json", "tools"], [0.69, 0.10, 0.21])[0]
+    style = dice.choices(["plain", "json", "tools"], [0.67, 0.10, 0.23])[0]
     tools: list[Tool] = []
     if style == "json":
         system = dice.choice(JSON_SYSTEMS)

@@ -33,27 +33,40 @@ def place(country: str) -> dict[str, str]:
     return {"city": CAPITALS[country], "country": bare(country)}
 
 
-def capital(dice: Random) -> Exchange:
-    country, city = dice.choice(list(CAPITALS.items()))
-    if dice.random() < 0.6:
-        number = dice.randrange(len(TO_CITY))
-        asked = bare(country) if dice.random() < 0.1 else country
-        answer, check = f"The capital of {country} is {city}.", {"contains": [city]}
-        question, key = TO_CITY[number].format(asked), ("city", number, country)
-    else:
-        number = dice.randrange(len(TO_COUNTRY))
-        answer, check = f"{city} is the capital of {country}.", {"contains": [bare(country)]}
-        question, key = TO_COUNTRY[number].format(city), ("country", number, country)
-    thought = f"This is about {city} and {country}."
+def to_city(country: str, dice: Random) -> Exchange:
+    city, number = CAPITALS[country], dice.randrange(len(TO_CITY))
+    question = TO_CITY[number].format(bare(country) if dice.random() < 0.1 else country)
+    answer, thought = f"The capital of {country} is {city}.", f"This is about {city} and {country}."
+    key, check = ("city", number, country), {"contains": [city]}
     return plain("capital", key, roughen(question, dice), answer, check, thought, place(country))
+
+
+def to_country(country: str, dice: Random) -> Exchange:
+    city, number = CAPITALS[country], dice.randrange(len(TO_COUNTRY))
+    question = TO_COUNTRY[number].format(city)
+    answer, thought = f"{city} is the capital of {country}.", f"This is about {city} and {country}."
+    key, check = ("country", number, country), {"contains": [bare(country)]}
+    return plain("capital", key, roughen(question, dice), answer, check, thought, place(country))
+
+
+def capital(dice: Random) -> Exchange:
+    country = dice.choice(list(CAPITALS))
+    return to_city(country, dice) if dice.random() < 0.6 else to_country(country, dice)
+
+
+def opening(country: str, dice: Random) -> str:
+    """A first question that is itself not held out, for exchanges whose second question counts."""
+    while True:
+        exchange = to_city(country, dice)
+        if not exchange.held_out:
+            return str(exchange.messages[0]["content"])
 
 
 def next_capital(dice: Random) -> Exchange:
     """A second question that only makes sense after the first."""
     (first, first_city), (second, city) = dice.sample(list(CAPITALS.items()), 2)
-    opening = dice.choice(TO_CITY[:8])
     follow = dice.choice(["And of {}?", "And {}?", "What about {}?", "And the capital of {}?", "And what about {}?"])
-    messages = [user(opening.format(first)), assistant(f"The capital of {first} is {first_city}.")]
+    messages = [user(opening(first, dice)), assistant(f"The capital of {first} is {first_city}.")]
     messages += [user(roughen(follow.format(second), dice)), assistant(f"The capital of {second} is {city}.")]
     thought = f"This is about {city} and {second}."
     key = ("next capital", follow, second)

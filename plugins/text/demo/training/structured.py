@@ -7,7 +7,7 @@ from typing import Any
 from arithmetic import two_numbers
 from exchange import Exchange, assistant, invented_name, plain, roughen, user
 from facts import CAPITALS, COLOURS, PEOPLE
-from knowledge import TO_CITY, bare, place
+from knowledge import bare, opening, place
 
 WRAPPERS = ["Give me {} as JSON", "Give me {} as JSON.", "{} as JSON", "{} as JSON please", "Show me {} in JSON.",
             "Write {} as JSON.", "Return {} as JSON.", "I want {} as a JSON object.", "Put {} in JSON.",
@@ -90,8 +90,8 @@ def fields(dice: Random) -> Exchange:
 def again(dice: Random) -> Exchange:
     """A capital, then the same as JSON."""
     country, city = dice.choice(list(CAPITALS.items()))
-    opening, follow = dice.choice(TO_CITY), dice.choice(FOLLOW)
-    messages = [user(opening.format(country)), assistant(f"The capital of {country} is {city}.")]
+    follow = dice.choice(FOLLOW)
+    messages = [user(opening(country, dice)), assistant(f"The capital of {country} is {city}.")]
     messages += [user(roughen(follow, dice)), assistant(json.dumps(place(country)))]
     key, check = ("again", follow, country), {"json": place(country)}
     return Exchange("json", key, messages, check, "The user wants JSON.", place(country))

@@ -1,7 +1,7 @@
 """A pool of equal blocks of cache memory, by number.
 
-A block is free, used by one or more sequences, or idle: used by none, but its content is kept for a prefix that may come
-again.  Idle blocks are given away when no free one is left, the longest idle first.
+A block is free, used by one or more sequences, or idle: used by none, but its content is kept for a prefix that may
+come again.  Idle blocks are given away when no free one is left, the longest idle first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Who runs in the next step, with which memory.
 
-Sequences that decode come first, each with its one token; what is left of the token budget goes to prompts, in chunks, so
-that a long prompt never stops the others for longer than one step.  Where blocks run out, the last in order gives its
-blocks back and starts again later: what it had computed is often still in the prefix tree.
+Sequences that decode come first, each with its one token; what is left of the token budget goes to prompts, in chunks,
+so that a long prompt never stops the others for longer than one step.  Where blocks run out, the last in order gives
+its blocks back and starts again later: what it had computed is often still in the prefix tree.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Limits:
 
 
 class Scheduler:
-    """The queue, the running sequences and the blocks of each cache group.  Not safe for threads: the engine owns it."""
+    """The queue, the running sequences and the blocks of each cache group; owned by one thread at a time."""
 
     def __init__(self, groups: Many[Group], block_size: int = 16, limits: Limits | None = None) -> None:
         self.groups, self.block_size, self.limits = tuple(groups), block_size, limits or Limits()
@@ -45,6 +45,15 @@ class Scheduler:
         )
         self.waiting: list[tuple[tuple[int, int], Sequence]] = []
         self.running: list[Sequence] = []
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of the longest sequence that fits when it is alone."""
+        return min(pool.count * self.block_size for pool in self._full_pools) if self._full_pools else 1 << 62
+
+    @property
+    def _full_pools(self) -> list[BlockPool]:
+        return [pool for group, pool in zip(self.groups, self.pools, strict=True) if group.window is None]
 
     # Requests
 
@@ -113,7 +122,9 @@ class Scheduler:
             self._admit(sequence)
             count = min(sequence.pending, budget)
             # Room for a block more of each running sequence, or the newcomer would be sent back in the next step.
-            if not self._reserve(sequence, count, copies) or any(pool.available < len(self.running) for pool in self.pools):
+            if not self._reserve(sequence, count, copies) or any(
+                pool.available < len(self.running) for pool in self.pools
+            ):
                 self._release(sequence)
                 break  # in order: nobody behind may pass, or a large request would wait for ever
             heapq.heappop(self.waiting)
@@ -184,7 +195,7 @@ class Scheduler:
                 if shared is not None and pool.users(shared) > 1:
                     swapped.append((index, shared, pool.take()))
                 for _ in range(len(table), end):
-                    grown.append((index, pool.take()))  # noqa: PERF401  (what was taken must be known when a take fails)
+                    grown.append((index, pool.take()))  # one by one: what was taken must be known when a take fails
         except OutOfBlocks:
             for index, block in [*grown, *((index, fresh) for index, _, fresh in swapped)]:
                 self.pools[index].release(block)

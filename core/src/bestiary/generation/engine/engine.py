@@ -1,0 +1,210 @@
+"""The engine: one loop in one thread that serves every caller of a model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from bestiary.errors import BestiaryError, GenerationError, OutOfMemory, RequestError
+from bestiary.generation.completion import Chunk
+from bestiary.generation.engine.paged import PagedCache
+from bestiary.generation.engine.request import Request, Stream
+from bestiary.generation.engine.runner import ModelRunner
+from bestiary.generation.engine.scheduler import Limits, Scheduler
+from bestiary.generation.engine.statistics import Statistics
+from bestiary.generation.sampling import Sampling
+from bestiary.generation.tokenizer import Tokenizer
+from bestiary.nn import CausalLM
+
+log = logging.getLogger("bestiary.engine")
+
+
+class Engine:
+    """Requests in, chunks out.  Safe to call from any thread.
+
+    The loop's thread starts with the first request and ends with `close`, or when nobody holds the engine any more.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        end_tokens: frozenset[int],
+        context_length: int,
+        cache_tokens: int,
+        block_size: int = 16,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self.model, self.tokenizer = model, tokenizer
+        self.end_tokens, self.context_length = end_tokens, context_length
+        self._cache = PagedCache(
+            model.specs,
+            cache_tokens,
+            block_size,
+            sequences=limits.sequences,
+            step_tokens=limits.tokens,
+            dtype=dtype,
+            device=device,
+        )
+        self._scheduler = Scheduler(self._cache.groups, block_size, limits)
+        self._runner = ModelRunner(model, self._cache)
+        self._changed = threading.Condition()
+        self._arrived: list[Request] = []
+        self._active: dict[int, Request] = {}
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+        self._finished = 0
+
+    # Callers
+
+    def submit(self, prompt: Sequence[int], sampling: Sampling, priority: int = 0) -> Request:
+        """Queue a request.  Raises RequestError for a prompt that cannot be served."""
+        request = self._request(list(prompt), sampling, priority)
+        with self._changed:
+            if self._closed:
+                raise RequestError("The model is closed.", fix="load it again")
+            self._start()
+            self._arrived.append(request)
+            self._changed.notify()
+        return request
+
+    def stream(self, prompt: Sequence[int], sampling: Sampling, priority: int = 0) -> Iterator[Chunk]:
+        """Chunks as they come; closing the iterator cancels the request.  Raises RequestError before the first step."""
+        return Stream(self.submit(prompt, sampling, priority))
+
+    def statistics(self) -> Statistics:
+        """What the engine is doing now."""
+        with self._changed:
+            pools = self._scheduler.pools
+            return Statistics(
+                waiting=len(self._scheduler.waiting) + len(self._arrived),
+                running=len(self._scheduler.running),
+                finished=self._finished,
+                blocks=sum(pool.count for pool in pools),
+                blocks_used=sum(pool.used for pool in pools),
+            )
+
+    def close(self) -> None:
+        """End the loop; requests that are not complete fail."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _request(self, prompt: list[int], sampling: Sampling, priority: int) -> Request:
+        vocabulary = self.model.model.embed_tokens.weight.shape[0]
+        if not prompt:
+            raise RequestError("The prompt has no tokens.", fix="give a text, or at least one token id")
+        if not all(type(token) is int and 0 <= token < vocabulary for token in prompt):
+            raise RequestError(f"The prompt has token ids outside of the vocabulary of {vocabulary}.")
+        room = min(self.context_length, self._scheduler.capacity) - len(prompt)
+        if room < 1:
+            what = "context" if self.context_length <= self._scheduler.capacity else "cache"
+            raise RequestError(
+                f"The prompt has {len(prompt)} tokens; the model's {what} holds {room + len(prompt)}.",
+                fix="shorten the prompt, or choose a model with a longer context"
+                if what == "context"
+                else "shorten the prompt, or give the cache more memory",
+            )
+        ends = frozenset(sampling.stop_tokens) | (frozenset() if sampling.ignore_eos else self.end_tokens)
+        return Request(prompt, sampling, min(room, sampling.max_tokens or room), ends, self.tokenizer, priority)
+
+    # The loop
+
+    def _start(self) -> None:
+        if self._thread is None or self._process != os.getpid():  # a fork takes no threads along
+            self._process = os.getpid()
+            # The thread must not keep the engine alive, or an engine that nobody holds would never end.
+            self._thread = threading.Thread(
+                target=_loop, args=(weakref.ref(self),), name="bestiary-engine", daemon=True
+            )
+            self._thread.start()
+
+    def _turn(self) -> bool:
+        """Take in what arrived, run one step; False where the loop should end."""
+        with self._changed:
+            if not self._arrived and not self._active and not self._closed:
+                self._changed.wait(timeout=1.0)
+            if self._closed:
+                self._fail_all(RequestError("The model was closed.", fix="load it again"))
+                return False
+            arrived, self._arrived = self._arrived, []
+            for request in arrived:
+                try:
+                    self._scheduler.add(request.sequence, request.sequence.prompt_length + request.most)
+                    self._active[id(request.sequence)] = request
+                except RequestError as error:
+                    request.fail(error)
+            for request in [request for request in self._active.values() if request.cancelled]:
+                self._end(request)
+            plan = self._scheduler.plan()
+        if not plan.work:
+            return True
+        try:
+            sequences, logits = self._runner.run(plan)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            self._fail(plan.work[0].sequence, OutOfMemory(f"A step did not fit the memory: {error}"))
+            return True
+        except Exception as error:
+            log.exception("a step failed")
+            fault = (
+                error if isinstance(error, BestiaryError) else GenerationError(f"A step of the model failed: {error!r}")
+            )
+            for work in plan.work:
+                self._fail(work.sequence, fault)
+            return True
+        with self._changed:
+            self._scheduler.commit(plan)
+        finite = torch.isfinite(logits).all(-1)
+        for sequence, row, sound in zip(sequences, logits, finite.tolist(), strict=True):
+            active = self._active.get(id(sequence))
+            if active is None:
+                continue
+            if not sound:
+                self._fail(sequence, _not_finite(sequence.computed - 1))
+            elif active.push(row):
+                with self._changed:
+                    self._end(active)
+        return True
+
+    def _end(self, request: Request) -> None:
+        self._scheduler.remove(request.sequence)
+        self._active.pop(id(request.sequence), None)
+        self._finished += 1
+
+    def _fail(self, sequence: object, error: BestiaryError) -> None:
+        with self._changed:
+            request = self._active.get(id(sequence))
+            if request is not None:
+                self._end(request)
+                request.fail(error)
+
+    def _fail_all(self, error: BestiaryError) -> None:
+        for request in [*self._active.values(), *self._arrived]:
+            request.fail(error)
+            self._scheduler.remove(request.sequence)
+        self._active, self._arrived = {}, []
+
+
+def _loop(held: weakref.ref[Engine]) -> None:
+    while (engine := held()) is not None and engine._turn():
+        del engine
+
+
+def _not_finite(position: int) -> GenerationError:
+    return GenerationError(
+        "The model's logits are not finite.",
+        where=f"position {position}",
+        fix="`bestiary check --finite` looks for damaged weights; float16 overflows where bfloat16 and float32 do not",
+    )

@@ -1,0 +1,129 @@
+"""One request on its way from a caller to the engine's loop and back."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import time
+from typing import Self
+
+import torch
+
+from bestiary.errors import BestiaryError
+from bestiary.generation.completion import Chunk, TokenLogprob, Usage
+from bestiary.generation.detokenizer import Detokenizer
+from bestiary.generation.engine.sequence import Sequence
+from bestiary.generation.sampling import Sampling, choose
+from bestiary.generation.stop import StopStrings
+from bestiary.generation.tokenizer import Tokenizer
+
+
+class Request:
+    """The state of one answer: its sequence, its own randomness and detokenizer, and the chunks that wait for a reader.
+
+    The loop calls `push` for each token; the caller iterates, in any thread, and calls `cancel` to stop.
+    """
+
+    def __init__(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        most: int,
+        ends: frozenset[int],
+        tokenizer: Tokenizer,
+        priority: int,
+    ) -> None:
+        self.sequence = Sequence(list(prompt), len(prompt), priority)
+        self.sampling, self.most, self.ends = sampling, most, ends
+        self.cancelled = False
+        self._tokenizer = tokenizer
+        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        self._randomness = torch.Generator().manual_seed(seed)
+        self._detokenizer, self._stops = Detokenizer(tokenizer), StopStrings(sampling.stop)
+        self._chunks: queue.SimpleQueue[Chunk | BestiaryError] = queue.SimpleQueue()
+        self._started = time.perf_counter()
+        self._first = 0.0
+        self._count = 0
+
+    # The loop's side
+
+    def push(self, logits: torch.Tensor) -> bool:
+        """Choose the next token from logits [V] and hand out its text; True where the answer is complete."""
+        token = choose(logits, self.sampling, self._randomness)
+        self.sequence.tokens.append(token)
+        self._count += 1
+        self._first = self._first or time.perf_counter() - self._started
+        ended = token in self.ends
+        logprobs = None if self.sampling.logprobs is None else (self._logprob(logits, token, self.sampling.logprobs),)
+        text, stopped = self._stops.push("" if ended else self._detokenizer.push(token))
+        if not (ended or stopped or self._count == self.most):
+            self._chunks.put(Chunk(text, (token,), logprobs))
+            return False
+        if not stopped:
+            tail, stopped = self._stops.push(self._detokenizer.flush())
+            text += tail + ("" if stopped else self._stops.flush())
+        usage = Usage(self.sequence.prompt_length, self._count, self._first, time.perf_counter() - self._started)
+        self._chunks.put(Chunk(text, (token,), logprobs, "stop" if ended or stopped else "length", usage))
+        return True
+
+    def fail(self, error: BestiaryError) -> None:
+        """The answer ends with an error, raised where the caller reads."""
+        self._chunks.put(error)
+
+    # The caller's side
+
+    def next(self) -> Chunk:
+        """The next chunk, waiting for it.  Raises the error with which the answer ended."""
+        chunk = self._chunks.get()
+        if isinstance(chunk, BestiaryError):
+            raise chunk
+        return chunk
+
+    def cancel(self) -> None:
+        """Stop within the engine's next step; harmless when repeated, or when the answer is complete."""
+        self.cancelled = True
+
+    def _logprob(self, logits: torch.Tensor, token: int, top: int) -> TokenLogprob:
+        logprobs = logits.log_softmax(-1)
+        best = logprobs.topk(min(top, len(logprobs))) if top else None
+        others = zip(best.indices.tolist(), best.values.tolist(), strict=True) if best else ()
+        return TokenLogprob(
+            token,
+            self._text(token),
+            float(logprobs[token]),
+            tuple(TokenLogprob(other, self._text(other), value) for other, value in others),
+        )
+
+    def _text(self, token: int) -> str:
+        # A model may have more rows than its tokenizer has tokens.
+        known = token < self._tokenizer.vocab_size
+        return self._tokenizer.token_bytes(token).decode("utf-8", errors="replace") if known else ""
+
+
+class Stream:
+    """The chunks of a request as an iterator; closing or forgetting it cancels the request."""
+
+    def __init__(self, request: Request) -> None:
+        self._request, self._over = request, False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Chunk:
+        if self._over:
+            raise StopIteration
+        try:
+            chunk = self._request.next()
+        except BaseException:
+            self.close()
+            raise
+        self._over = chunk.finish_reason is not None
+        return chunk
+
+    def close(self) -> None:
+        """Stop the request, if it is not complete."""
+        self._over = True
+        self._request.cancel()
+
+    def __del__(self) -> None:
+        self._request.cancel()
