@@ -103,7 +103,7 @@ def test_modules_stay_small() -> None:
 
 
 def test_the_llama_plugin_stays_small() -> None:
-    """The whole plugin, tiny configurations for the tests aside."""
+    """The plugin in 120 lines, beside the configurations on which it is tested."""
     folder = ROOT / "plugins/text/llama/src/bestiary_llama"
     lines = {path.name: len(path.read_text().splitlines()) for path in folder.glob("*.py") if path.name != "tiny.py"}
-    assert sum(lines.values()) < 200 and lines["model.py"] < 120, lines
+    assert sum(lines.values()) < 120, lines

@@ -20,16 +20,9 @@ def build(config: Config) -> CausalLM:
     bias = c.get("attention_bias", False)
 
     def layer(index: int) -> DecoderLayer:
-        attention = Attention(
-            c.hidden_size,
-            c.num_attention_heads,
-            c.num_key_value_heads,
-            c.head_dim,
-            bias=bias,
-            out_bias=bias,
-            window=c.window(index),
-            query_scale=_query_scale(c.rope()),
-        )
+        sizes = (c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim)
+        scale = _query_scale(c.rope())
+        attention = Attention(*sizes, bias=bias, out_bias=bias, window=c.window(index), query_scale=scale)
         mlp = GatedMLP(c.hidden_size, c.intermediate_size, c.get("hidden_act", "silu"), c.get("mlp_bias", False))
         return DecoderLayer(attention, mlp, norm)
 
