@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bestiary.checkpoints.refuse import refuse
 from bestiary.config import Config, normalise, read_json
-from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError
+from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError, shown
 from bestiary.identity import identify, read_evidence
 from bestiary.nearest import did_you_mean
 from bestiary.progress import bar
@@ -50,6 +50,8 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     quant: str | None = None
+    cache_tokens: int | None = None
+    """What `load` was told about the cache of keys and values; None: the pipeline decides."""
 
 
 def load(
@@ -58,6 +60,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     quant: str | None = None,
+    cache_tokens: int | None = None,
     revision: str | None = None,
     plugin: str | None = None,
     token: str | bool | None = None,
@@ -71,9 +74,10 @@ def load(
 
     `model` is a hub id, a local folder or weight file, or the name of a packaged model ("demo").  `dtype` is "auto"
     (as the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".  `quant`
-    packs the weights while they load, by a scheme that an installed quantizer plugin names.  `plugin` decides where
-    two plugins claim a model.  `progress` is True for bars on stderr (the default on a terminal), False for silence,
-    or a function that gets Progress events.
+    packs the weights while they load, by a scheme that an installed quantizer plugin names.  `cache_tokens` is how
+    many tokens of all running requests the cache holds together; by default a whole context, or what half of the free
+    memory allows.  `plugin` decides where two plugins claim a model.  `progress` is True for bars on stderr (the
+    default on a terminal), False for silence, or a function that gets Progress events.
 
     Raises a BestiaryError that says what, where and what to do: a missing plugin, for example, before any weight file
     is fetched.
@@ -88,7 +92,17 @@ def load(
         options = SourceOptions(revision, token, cache_dir, offline, report)
         identified = identify_model(model, options, registry, plugin)
         pipeline = registry.pipeline(identified.architecture.task)
-        pull = partial(load_weights, identified, registry, dtype=dtype, device=device, quant=quant, progress=report)
+        check_cache_tokens(cache_tokens)
+        pull = partial(
+            load_weights,
+            identified,
+            registry,
+            dtype=dtype,
+            device=device,
+            quant=quant,
+            cache_tokens=cache_tokens,
+            progress=report,
+        )
         return resolve(pipeline.pipeline)(identified, pull)
 
 
@@ -139,6 +153,7 @@ def load_weights(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     quant: str | None = None,
+    cache_tokens: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> LoadedModel:
     """Build the network and pull its weights; the options are those of `load`."""
@@ -157,7 +172,7 @@ def load_weights(
         building.pull(model, plan, checkpoint, device=place, dtype=kind, pack=pack, progress=progress)
     finally:
         checkpoint.close()
-    return LoadedModel(identified, model, place, kind, quant)
+    return LoadedModel(identified, model, place, kind, quant, cache_tokens)
 
 
 def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:
@@ -173,6 +188,12 @@ def generation_config(repository: Repository) -> Mapping[str, Any]:
     """generation_config.json, or nothing."""
     name = "generation_config.json"
     return read_json(repository.path(name)) if name in repository.files() else {}
+
+
+def check_cache_tokens(value: object) -> None:
+    """Raises OptionError for what is no number of tokens."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 16 <= value < 1 << 40):
+        raise OptionError(f"cache_tokens is {shown(value)}; a whole number of at least 16 is due.")
 
 
 def _checkpoint_quantizer(identified: Identified, registry: Registry) -> Quantizer | None:

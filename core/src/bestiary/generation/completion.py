@@ -1,6 +1,9 @@
 """What generation returns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from bestiary.errors import GenerationError
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,21 @@ class Chunk:
 
     def __str__(self) -> str:
         return self.text
+
+
+def collect(chunks: Iterable[Chunk]) -> Completion:
+    """The whole answer of a stream."""
+    text: list[str] = []
+    tokens: list[int] = []
+    logprobs: list[TokenLogprob] = []
+    chunk = None
+    for chunk in chunks:
+        text.append(chunk.text)
+        tokens.extend(chunk.tokens)
+        logprobs.extend(chunk.logprobs or ())
+    if chunk is None or chunk.finish_reason is None or chunk.usage is None:
+        raise GenerationError("The stream ended before its last chunk.")
+    with_logprobs = chunk.logprobs is not None
+    return Completion(
+        "".join(text), tuple(tokens), tuple(logprobs) if with_logprobs else None, chunk.finish_reason, chunk.usage
+    )

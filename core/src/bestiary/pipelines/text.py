@@ -13,8 +13,10 @@ import torch
 from bestiary.config import Config
 from bestiary.errors import InvalidPlugin, RequestError, TemplateError
 from bestiary.generation.chat import ChatEncoder, Message
-from bestiary.generation.completion import Chunk, Completion
-from bestiary.generation.generator import Generator, collect
+from bestiary.generation.completion import Chunk, Completion, collect
+from bestiary.generation.engine.engine import Engine
+from bestiary.generation.engine.memory import default_tokens
+from bestiary.generation.engine.statistics import Statistics
 from bestiary.generation.sampling import defaults_from, merged
 from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
@@ -44,12 +46,16 @@ class TextPipeline:
             raise InvalidPlugin(
                 f"{identified.architecture.model} must return a bestiary.nn.CausalLM for the task text."
             )
-        self.generator: Generator | None = Generator(
+        context = identified.config.text.get("max_position_embeddings") or 1 << 20
+        self.engine: Engine | None = Engine(
             loaded.model,
             self.tokenizer,
-            loaded.device,
-            self._end_tokens(recommended),
-            identified.config.text.get("max_position_embeddings") or 1 << 20,
+            device=loaded.device,
+            dtype=loaded.dtype,
+            end_tokens=self._end_tokens(recommended),
+            context_length=context,
+            cache_tokens=loaded.cache_tokens
+            or default_tokens(loaded.model.specs, context, loaded.dtype, loaded.device),
         )
 
     # Completion
@@ -59,14 +65,17 @@ class TextPipeline:
         return collect(self.stream(prompt, **options))
 
     def stream(self, prompt: Prompt, **options: Any) -> Iterator[Chunk]:
-        """Continue a text, or a sequence of token ids, chunk by chunk.  Close the iterator to stop early."""
+        """Continue a text, or a sequence of token ids, chunk by chunk.
+
+        The answer is being made from now on, whether it is read or not; close or forget the iterator to stop it.
+        """
         sampling = merged(self.sampling, options)
         tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
         return self._running().stream(tokens, sampling)
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence."""
-        return self._running().logits(list(tokens))
+        return self._running().score(tokens)
 
     # Chat
 
@@ -139,9 +148,15 @@ class TextPipeline:
         """The network; raises RequestError after `close`."""
         return self._running().model
 
+    def statistics(self) -> Statistics:
+        """What the engine is doing: requests that wait and run, blocks of its cache."""
+        return self._running().statistics()
+
     def close(self) -> None:
-        """Free the model; later calls raise RequestError."""
-        self.generator = None
+        """Stop what is running and free the model; later calls raise RequestError."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.close()
 
     def __enter__(self) -> TextPipeline:
         return self
@@ -156,10 +171,10 @@ class TextPipeline:
         name, origin = self.identified.architecture.name, self.identified.repository.origin
         return f"<TextPipeline {name} from {origin}, {kind} on {self.device}>"
 
-    def _running(self) -> Generator:
-        if self.generator is None:
+    def _running(self) -> Engine:
+        if self.engine is None:
             raise RequestError("This pipeline is closed.", fix="load the model again")
-        return self.generator
+        return self.engine
 
     def _chatting(self) -> ChatEncoder:
         if isinstance(self.chats, TemplateError):

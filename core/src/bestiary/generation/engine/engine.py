@@ -16,8 +16,9 @@ from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.request import Request, Stream
 from bestiary.generation.engine.runner import ModelRunner
 from bestiary.generation.engine.scheduler import Limits, Scheduler
-from bestiary.generation.engine.statistics import Statistics
+from bestiary.generation.engine.statistics import Statistics, Totals
 from bestiary.generation.sampling import Sampling
+from bestiary.generation.scoring import score
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.nn import CausalLM
 
@@ -63,7 +64,7 @@ class Engine:
         self._closed = False
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
-        self._finished = 0
+        self._totals = Totals()
 
     # Callers
 
@@ -82,6 +83,11 @@ class Engine:
         """Chunks as they come; closing the iterator cancels the request.  Raises RequestError before the first step."""
         return Stream(self.submit(prompt, sampling, priority))
 
+    def score(self, tokens: Sequence[int]) -> torch.Tensor:
+        """The logits [T, V] in float32 that follow each token of a sequence; beside the loop, in memory of its own."""
+        self._check_prompt(tokens)
+        return score(self.model, tokens, self._cache.device)
+
     def statistics(self) -> Statistics:
         """What the engine is doing now."""
         with self._changed:
@@ -89,9 +95,9 @@ class Engine:
             return Statistics(
                 waiting=len(self._scheduler.waiting) + len(self._arrived),
                 running=len(self._scheduler.running),
-                finished=self._finished,
                 blocks=sum(pool.count for pool in pools),
                 blocks_used=sum(pool.used for pool in pools),
+                totals=self._totals,
             )
 
     def close(self) -> None:
@@ -102,23 +108,31 @@ class Engine:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _request(self, prompt: list[int], sampling: Sampling, priority: int) -> Request:
+    def _check_prompt(self, prompt: Sequence[int]) -> None:
+        """Raises RequestError for a prompt without tokens, with ids that are none, or longer than the context."""
         vocabulary = self.model.model.embed_tokens.weight.shape[0]
         if not prompt:
             raise RequestError("The prompt has no tokens.", fix="give a text, or at least one token id")
         if not all(type(token) is int and 0 <= token < vocabulary for token in prompt):
             raise RequestError(f"The prompt has token ids outside of the vocabulary of {vocabulary}.")
-        room = min(self.context_length, self._scheduler.capacity) - len(prompt)
+        if len(prompt) > self.context_length:
+            raise self._too_long(len(prompt), "context", self.context_length)
+
+    def _request(self, prompt: list[int], sampling: Sampling, priority: int) -> Request:
+        self._check_prompt(prompt)
+        holds, what = min((self.context_length, "context"), (self._scheduler.capacity, "cache"))
+        room = holds - len(prompt)
         if room < 1:
-            what = "context" if self.context_length <= self._scheduler.capacity else "cache"
-            raise RequestError(
-                f"The prompt has {len(prompt)} tokens; the model's {what} holds {room + len(prompt)}.",
-                fix="shorten the prompt, or choose a model with a longer context"
-                if what == "context"
-                else "shorten the prompt, or give the cache more memory",
-            )
+            raise self._too_long(len(prompt), what, holds)
         ends = frozenset(sampling.stop_tokens) | (frozenset() if sampling.ignore_eos else self.end_tokens)
         return Request(prompt, sampling, min(room, sampling.max_tokens or room), ends, self.tokenizer, priority)
+
+    def _too_long(self, length: int, what: str, holds: int) -> RequestError:
+        remedy = "choose a model with a longer one" if what == "context" else "give it more memory with cache_tokens"
+        return RequestError(
+            f"The prompt has {length} tokens; the model's {what} holds {holds}.",
+            fix=f"shorten the prompt, or {remedy}",
+        )
 
     # The loop
 
@@ -166,6 +180,7 @@ class Engine:
             return True
         with self._changed:
             self._scheduler.commit(plan)
+            self._totals = self._totals.plus(steps=1)
         finite = torch.isfinite(logits).all(-1)
         for sequence, row, sound in zip(sequences, logits, finite.tolist(), strict=True):
             active = self._active.get(id(sequence))
@@ -181,7 +196,14 @@ class Engine:
     def _end(self, request: Request) -> None:
         self._scheduler.remove(request.sequence)
         self._active.pop(id(request.sequence), None)
-        self._finished += 1
+        sequence = request.sequence
+        self._totals = self._totals.plus(
+            requests=1,
+            prompt_tokens=sequence.prompt_length,
+            reused_tokens=sequence.reused,
+            generated_tokens=len(sequence.tokens) - sequence.prompt_length,
+            preemptions=sequence.preemptions,
+        )
 
     def _fail(self, sequence: object, error: BestiaryError) -> None:
         with self._changed:

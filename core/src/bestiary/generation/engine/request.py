@@ -95,9 +95,8 @@ class Request:
         )
 
     def _text(self, token: int) -> str:
-        # A model may have more rows than its tokenizer has tokens.
-        known = token < self._tokenizer.vocab_size
-        return self._tokenizer.token_bytes(token).decode("utf-8", errors="replace") if known else ""
+        # A model may have more rows than the tokenizer has tokens; those have no text.
+        return self._tokenizer.pieces.piece(token).decode("utf-8", errors="replace")
 
 
 class Stream:

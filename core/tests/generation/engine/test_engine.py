@@ -13,8 +13,8 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from bestiary.config import normalise
 from bestiary.errors import GenerationError, RequestError
-from bestiary.generation.completion import Chunk, Completion
-from bestiary.generation.generator import Generator, collect
+from bestiary.generation.completion import Chunk, Completion, collect
+from bestiary.generation.engine.engine import Engine
 from bestiary.generation.sampling import Sampling
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.nn import CausalLM
@@ -56,20 +56,28 @@ def llama(vocab_size: int = END + 1, seed: int = 0) -> CausalLM:
     return model
 
 
-def made_of(model: CausalLM, tokenizer: Tokenizer, end_tokens: Sequence[int] = (END,)) -> Generator:
-    return Generator(model, tokenizer, torch.device("cpu"), frozenset(end_tokens), CONTEXT)
+def made_of(model: CausalLM, tokenizer: Tokenizer, end_tokens: Sequence[int] = (END,)) -> Engine:
+    return Engine(
+        model,
+        tokenizer,
+        device=torch.device("cpu"),
+        dtype=model.lm_head.weight.dtype,
+        end_tokens=frozenset(end_tokens),
+        context_length=CONTEXT,
+        cache_tokens=8 * CONTEXT,
+    )
 
 
 @pytest.fixture(scope="module")
-def generator(tokenizer: Tokenizer) -> Generator:
+def engine(tokenizer: Tokenizer) -> Engine:
     return made_of(llama(), tokenizer)
 
 
 @pytest.fixture
-def saying(tokenizer: Tokenizer) -> Callable[[str], Generator]:
-    """A generator whose model answers the prompt "?" with a text of which no byte comes twice, and then ends."""
+def saying(tokenizer: Tokenizer) -> Callable[[str], Engine]:
+    """An engine whose model answers the prompt "?" with a text of which no byte comes twice, and then ends."""
 
-    def make(text: str) -> Generator:
+    def make(text: str) -> Engine:
         model = llama()
         script = [*tokenizer.encode("?" + text), END]
         assert len(set(script)) == len(script)
@@ -86,9 +94,9 @@ def saying(tokenizer: Tokenizer) -> Callable[[str], Generator]:
     return make
 
 
-def ask(generator: Generator, prompt: str | Sequence[int] = "?", **options: Any) -> Completion:
-    ids = generator.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-    return collect(generator.stream(ids, Sampling(**options)))
+def ask(engine: Engine, prompt: str | Sequence[int] = "?", **options: Any) -> Completion:
+    ids = engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    return collect(engine.stream(ids, Sampling(**options)))
 
 
 def texts(chunks: Sequence[Chunk]) -> list[str]:
@@ -98,7 +106,7 @@ def texts(chunks: Sequence[Chunk]) -> list[str]:
 # Where an answer ends
 
 
-def test_an_answer_ends_at_the_end_token_which_has_no_text(saying: Callable[[str], Generator]) -> None:
+def test_an_answer_ends_at_the_end_token_which_has_no_text(saying: Callable[[str], Engine]) -> None:
     answer = ask(saying("Hi, you."))
     assert answer.text == str(answer) == "Hi, you."
     assert answer.finish_reason == "stop" and answer.tokens[-1] == END
@@ -107,24 +115,24 @@ def test_an_answer_ends_at_the_end_token_which_has_no_text(saying: Callable[[str
     assert 0 < answer.usage.seconds_to_first_token <= answer.usage.seconds
 
 
-def test_an_answer_ends_at_max_tokens(saying: Callable[[str], Generator]) -> None:
+def test_an_answer_ends_at_max_tokens(saying: Callable[[str], Engine]) -> None:
     answer = ask(saying("Hi, you."), max_tokens=4)
     assert (answer.text, answer.finish_reason, len(answer.tokens)) == ("Hi, ", "length", 4)
 
 
-def test_the_end_token_as_the_last_allowed_one_is_a_stop(saying: Callable[[str], Generator]) -> None:
+def test_the_end_token_as_the_last_allowed_one_is_a_stop(saying: Callable[[str], Engine]) -> None:
     assert ask(saying("abc"), max_tokens=4).finish_reason == "stop"
     assert ask(saying("abc"), max_tokens=3).finish_reason == "length"
 
 
-def test_an_answer_ends_with_the_context(generator: Generator) -> None:
-    answer = ask(generator, [5] * 40, ignore_eos=True)
+def test_an_answer_ends_with_the_context(engine: Engine) -> None:
+    answer = ask(engine, [5] * 40, ignore_eos=True)
     assert answer.finish_reason == "length" and len(answer.tokens) == CONTEXT - 40
-    assert len(ask(generator, [5] * 40, ignore_eos=True, max_tokens=500).tokens) == CONTEXT - 40
+    assert len(ask(engine, [5] * 40, ignore_eos=True, max_tokens=500).tokens) == CONTEXT - 40
 
 
 def test_stop_tokens_end_an_answer_besides_the_models_own(
-    saying: Callable[[str], Generator], tokenizer: Tokenizer
+    saying: Callable[[str], Engine], tokenizer: Tokenizer
 ) -> None:
     (letter,) = tokenizer.encode("c")
     answer = ask(saying("abcd"), stop_tokens=[letter])
@@ -133,13 +141,13 @@ def test_stop_tokens_end_an_answer_besides_the_models_own(
     assert ask(saying("abcd"), stop_tokens=[tokenizer.encode("z")[0]]).text == "abcd"
 
 
-def test_ignored_end_tokens_do_not_end_an_answer(saying: Callable[[str], Generator]) -> None:
+def test_ignored_end_tokens_do_not_end_an_answer(saying: Callable[[str], Engine]) -> None:
     answer = ask(saying("abc"), ignore_eos=True, max_tokens=10)
     assert answer.text.startswith("abc") and answer.tokens[3] == END
     assert answer.finish_reason == "length" and len(answer.tokens) == 10
 
 
-def test_all_the_end_tokens_of_a_model_end_an_answer(saying: Callable[[str], Generator], tokenizer: Tokenizer) -> None:
+def test_all_the_end_tokens_of_a_model_end_an_answer(saying: Callable[[str], Engine], tokenizer: Tokenizer) -> None:
     model = saying("abcd").model
     assert ask(made_of(model, tokenizer, [END, tokenizer.encode("c")[0]])).text == "ab"
 
@@ -158,22 +166,22 @@ def test_all_the_end_tokens_of_a_model_end_an_answer(saying: Callable[[str], Gen
     ],
 )
 def test_stop_texts_are_found_across_tokens(
-    saying: Callable[[str], Generator], stop: str | list[str], text: str, reason: str
+    saying: Callable[[str], Engine], stop: str | list[str], text: str, reason: str
 ) -> None:
     answer = ask(saying("abcdef"), stop=stop)
     assert (answer.text, answer.finish_reason) == (text, reason)
 
 
-def test_no_token_is_made_after_a_stop_text(saying: Callable[[str], Generator]) -> None:
+def test_no_token_is_made_after_a_stop_text(saying: Callable[[str], Engine]) -> None:
     assert len(ask(saying("abcdef"), stop="cd").tokens) == 4
 
 
-def test_a_begun_stop_text_is_given_out_at_the_end(saying: Callable[[str], Generator]) -> None:
+def test_a_begun_stop_text_is_given_out_at_the_end(saying: Callable[[str], Engine]) -> None:
     answer = ask(saying("abcdef"), stop="cdx", max_tokens=4)
     assert (answer.text, answer.finish_reason) == ("abcd", "length")
 
 
-def test_a_stop_text_inside_a_character_of_several_tokens(saying: Callable[[str], Generator]) -> None:
+def test_a_stop_text_inside_a_character_of_several_tokens(saying: Callable[[str], Engine]) -> None:
     answer = ask(saying("ab😀cd"), stop="😀c")
     assert (answer.text, answer.finish_reason) == ("ab", "stop")
 
@@ -181,9 +189,9 @@ def test_a_stop_text_inside_a_character_of_several_tokens(saying: Callable[[str]
 # Streams
 
 
-def test_characters_of_several_tokens_come_whole(saying: Callable[[str], Generator]) -> None:
-    generator = saying("aé😀z")
-    chunks = list(generator.stream(generator.tokenizer.encode("?"), Sampling()))
+def test_characters_of_several_tokens_come_whole(saying: Callable[[str], Engine]) -> None:
+    engine = saying("aé😀z")
+    chunks = list(engine.stream(engine.tokenizer.encode("?"), Sampling()))
     assert texts(chunks) == ["a", "", "é", "", "", "", "😀", "z", ""]
     assert [len(chunk.tokens) for chunk in chunks] == [1] * 9
 
@@ -191,49 +199,47 @@ def test_characters_of_several_tokens_come_whole(saying: Callable[[str], Generat
 @pytest.mark.parametrize(
     "count, text", [(1, "a"), (2, "a\ufffd"), (3, "aé"), (4, "aé\ufffd"), (6, "aé\ufffd"), (7, "aé😀")]
 )
-def test_an_end_inside_a_character_is_one_replacement(
-    saying: Callable[[str], Generator], count: int, text: str
-) -> None:
+def test_an_end_inside_a_character_is_one_replacement(saying: Callable[[str], Engine], count: int, text: str) -> None:
     assert ask(saying("aé😀z"), max_tokens=count).text == text
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_chunks_join_to_the_whole_answer(generator: Generator, seed: int) -> None:
+def test_chunks_join_to_the_whole_answer(engine: Engine, seed: int) -> None:
     sampling = Sampling(temperature=1.0, seed=seed, stop=("q", "\ufffd\ufffd\ufffd"))
-    chunks = list(generator.stream([1, 2, 3], sampling))
+    chunks = list(engine.stream([1, 2, 3], sampling))
     whole = collect(iter(chunks))
-    again = ask(generator, [1, 2, 3], temperature=1.0, seed=seed, stop=("q", "\ufffd\ufffd\ufffd"))
+    again = ask(engine, [1, 2, 3], temperature=1.0, seed=seed, stop=("q", "\ufffd\ufffd\ufffd"))
     assert "".join(texts(chunks)) == whole.text == again.text
     assert [token for chunk in chunks for token in chunk.tokens] == list(whole.tokens) == list(again.tokens)
     assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1].finish_reason in ("stop", "length") and chunks[-1].usage is not None
 
 
-def test_a_stream_that_is_closed_early_leaves_nothing_behind(generator: Generator) -> None:
+def test_a_stream_that_is_closed_early_leaves_nothing_behind(engine: Engine) -> None:
     sampling = Sampling(temperature=1.0, seed=4, ignore_eos=True)
-    expected = collect(generator.stream([1, 2, 3], sampling))
+    expected = collect(engine.stream([1, 2, 3], sampling))
     for count in (0, 1, 5):
-        stream = generator.stream([1, 2, 3], sampling)
+        stream = engine.stream([1, 2, 3], sampling)
         for _ in range(count):
             next(stream)
         stream.close()  # type: ignore[attr-defined]
         stream.close()  # type: ignore[attr-defined]
         assert list(stream) == []
-    assert collect(generator.stream([1, 2, 3], sampling)).tokens == expected.tokens
+    assert collect(engine.stream([1, 2, 3], sampling)).tokens == expected.tokens
 
 
-def test_two_streams_in_turn_give_what_each_gives_alone(generator: Generator) -> None:
+def test_two_streams_in_turn_give_what_each_gives_alone(engine: Engine) -> None:
     def stream(seed: int) -> Any:
-        return generator.stream([seed], Sampling(temperature=1.0, seed=seed, ignore_eos=True, max_tokens=20))
+        return engine.stream([seed], Sampling(temperature=1.0, seed=seed, ignore_eos=True, max_tokens=20))
 
     pairs = list(zip(stream(1), stream(2), strict=True))
     assert [chunk.tokens for chunk, _ in pairs] == [chunk.tokens for chunk in stream(1)]
     assert [chunk.tokens for _, chunk in pairs] == [chunk.tokens for chunk in stream(2)]
 
 
-def test_two_threads_give_what_each_gives_alone(generator: Generator) -> None:
+def test_two_threads_give_what_each_gives_alone(engine: Engine) -> None:
     def answer(seed: int) -> tuple[int, ...]:
-        return ask(generator, [seed, 7], temperature=1.0, seed=seed, ignore_eos=True, max_tokens=30).tokens
+        return ask(engine, [seed, 7], temperature=1.0, seed=seed, ignore_eos=True, max_tokens=30).tokens
 
     expected, found = {seed: answer(seed) for seed in range(4)}, {}
     threads = [threading.Thread(target=lambda seed=seed: found.update({seed: answer(seed)})) for seed in range(4)]
@@ -244,9 +250,9 @@ def test_two_threads_give_what_each_gives_alone(generator: Generator) -> None:
     assert found == expected
 
 
-def test_an_incomplete_stream_is_no_answer(generator: Generator) -> None:
+def test_an_incomplete_stream_is_no_answer(engine: Engine) -> None:
     for count in (0, 3):
-        chunks = [chunk for _, chunk in zip(range(count), generator.stream([1], Sampling()), strict=False)]
+        chunks = [chunk for _, chunk in zip(range(count), engine.stream([1], Sampling()), strict=False)]
         with pytest.raises(GenerationError):
             collect(iter(chunks))
 
@@ -254,19 +260,19 @@ def test_an_incomplete_stream_is_no_answer(generator: Generator) -> None:
 # Randomness
 
 
-def test_a_seed_decides_the_answer(generator: Generator) -> None:
+def test_a_seed_decides_the_answer(engine: Engine) -> None:
     def answer(seed: int | None) -> tuple[int, ...]:
-        return ask(generator, [1], temperature=1.0, seed=seed, ignore_eos=True, max_tokens=20).tokens
+        return ask(engine, [1], temperature=1.0, seed=seed, ignore_eos=True, max_tokens=20).tokens
 
     assert answer(3) == answer(3) != answer(4)
     assert answer(None) != answer(None)
     assert answer(-1) == answer(-1)
 
 
-def test_greedy_answers_take_the_largest_logit_of_the_whole_sequence(generator: Generator) -> None:
+def test_greedy_answers_take_the_largest_logit_of_the_whole_sequence(engine: Engine) -> None:
     prompt = [3, 1, 4, 1, 5]
-    answer = ask(generator, prompt, ignore_eos=True, max_tokens=20)
-    logits = generator.logits([*prompt, *answer.tokens])
+    answer = ask(engine, prompt, ignore_eos=True, max_tokens=20)
+    logits = engine.score([*prompt, *answer.tokens])
     assert list(answer.tokens) == logits[4:-1].argmax(-1).tolist()
 
 
@@ -274,27 +280,25 @@ def test_greedy_answers_take_the_largest_logit_of_the_whole_sequence(generator: 
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.3])
-def test_logprobs_are_those_of_the_model_before_temperature_and_filters(
-    generator: Generator, temperature: float
-) -> None:
+def test_logprobs_are_those_of_the_model_before_temperature_and_filters(engine: Engine, temperature: float) -> None:
     prompt = [3, 1, 4, 1, 5]
     options = {"temperature": temperature, "top_k": 5, "seed": 1, "ignore_eos": True}
-    answer = ask(generator, prompt, logprobs=4, max_tokens=12, **options)
-    expected = generator.logits([*prompt, *answer.tokens]).log_softmax(-1)[4:-1]
+    answer = ask(engine, prompt, logprobs=4, max_tokens=12, **options)
+    expected = engine.score([*prompt, *answer.tokens]).log_softmax(-1)[4:-1]
     assert answer.logprobs is not None and len(answer.logprobs) == 12
     for made, token, row in zip(answer.logprobs, answer.tokens, expected, strict=True):
         assert made.token == token and made.logprob == pytest.approx(float(row[token]), abs=1e-5)
-        assert made.text == generator.tokenizer.token_bytes(token).decode(errors="replace")
+        assert made.text == engine.tokenizer.token_bytes(token).decode(errors="replace")
         best = row.topk(4)
         assert [other.token for other in made.top] == best.indices.tolist()
         assert [other.logprob for other in made.top] == pytest.approx(best.values.tolist(), abs=1e-5)
         assert sum(math.exp(other.logprob) for other in made.top) <= 1.0
 
 
-def test_logprobs_of_the_token_alone_or_not_at_all(generator: Generator) -> None:
-    alone = ask(generator, [1], logprobs=0, max_tokens=3, ignore_eos=True).logprobs
+def test_logprobs_of_the_token_alone_or_not_at_all(engine: Engine) -> None:
+    alone = ask(engine, [1], logprobs=0, max_tokens=3, ignore_eos=True).logprobs
     assert alone is not None and [made.top for made in alone] == [(), (), ()]
-    assert ask(generator, [1], max_tokens=3, ignore_eos=True).logprobs is None
+    assert ask(engine, [1], max_tokens=3, ignore_eos=True).logprobs is None
 
 
 def test_rows_without_a_token_have_no_text(tokenizer: Tokenizer) -> None:
@@ -316,22 +320,22 @@ def test_rows_without_a_token_have_no_text(tokenizer: Tokenizer) -> None:
     ids=str,
 )
 def test_a_prompt_that_is_not_of_the_vocabulary_is_refused_before_the_first_step(
-    generator: Generator, prompt: list[Any]
+    engine: Engine, prompt: list[Any]
 ) -> None:
     with pytest.raises(RequestError):
-        generator.stream(prompt, Sampling())
+        engine.stream(prompt, Sampling())
     with pytest.raises(RequestError):
-        generator.logits(prompt)
+        engine.score(prompt)
 
 
-def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(generator: Generator) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(engine: Engine) -> None:
     for length in (CONTEXT, CONTEXT + 1, 100 * CONTEXT):
         with pytest.raises(RequestError, match=rf"{length} tokens.*{CONTEXT}"):
-            generator.stream([1] * length, Sampling())
-    assert ask(generator, [1] * (CONTEXT - 1)).usage.completion_tokens == 1
-    assert generator.logits([1] * CONTEXT).shape == (CONTEXT, END + 1)
+            engine.stream([1] * length, Sampling())
+    assert ask(engine, [1] * (CONTEXT - 1)).usage.completion_tokens == 1
+    assert engine.score([1] * CONTEXT).shape == (CONTEXT, END + 1)
     with pytest.raises(RequestError):
-        generator.logits([1] * (CONTEXT + 1))
+        engine.score([1] * (CONTEXT + 1))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -353,19 +357,19 @@ def test_an_error_of_one_stream_leaves_the_others(tokenizer: Tokenizer) -> None:
     model = llama()
     with torch.no_grad():
         model.model.embed_tokens.weight[9] = math.nan
-    generator = made_of(model, tokenizer)
-    good = generator.stream([1], Sampling(stop_tokens=(9,), max_tokens=5, ignore_eos=True))
+    engine = made_of(model, tokenizer)
+    good = engine.stream([1], Sampling(stop_tokens=(9,), max_tokens=5, ignore_eos=True))
     next(good)
     with pytest.raises(GenerationError):
-        ask(generator, [9])
+        ask(engine, [9])
     assert sum(1 for _ in good) >= 1
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_float32_logits(tokenizer: Tokenizer, dtype: torch.dtype) -> None:
     exact, half = made_of(llama(), tokenizer), made_of(llama().to(dtype), tokenizer)
-    logits = half.logits([1, 2, 3])
+    logits = half.score([1, 2, 3])
     assert logits.dtype == torch.float32
-    expected = exact.logits([1, 2, 3])
+    expected = exact.score([1, 2, 3])
     assert float((logits - expected).abs().max()) < 0.05 * float(expected.abs().max())
     assert len(ask(half, [1], ignore_eos=True, max_tokens=4).tokens) == 4

@@ -1,0 +1,31 @@
+"""How much memory an engine takes for its cache when nobody says."""
+
+from collections.abc import Sequence
+
+import torch
+
+from bestiary.nn.batch import AttentionSpec
+from bestiary.placement import free_memory
+
+USUAL = 16384
+"""Tokens of all requests together; more where one context alone is longer."""
+SHARE = 0.5
+"""Of the memory that is free once the weights are loaded."""
+
+
+def token_bytes(specs: Sequence[AttentionSpec], dtype: torch.dtype) -> int:
+    """What one token takes in the layers that keep every token; windows are bounded, and not counted."""
+    return sum(2 * spec.kv_heads * spec.head_dim * dtype.itemsize for spec in specs if spec.window is None)
+
+
+def default_tokens(
+    specs: Sequence[AttentionSpec], context_length: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """Room for one whole context, or the usual number of tokens, as far as half of the free memory goes.
+
+    On a CPU the pages that are never written are never resident, so a generous cache costs nothing until it is used.
+    """
+    wanted, each, free = max(context_length, USUAL), token_bytes(specs, dtype), free_memory(device)
+    if not each or free is None:
+        return wanted
+    return max(256, min(wanted, int(free * SHARE) // each))
