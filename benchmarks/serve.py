@@ -121,7 +121,7 @@ def prefill(engine: Engine, length: int) -> tuple[float, float]:
 
 def overhead(shape: str, generate: int) -> float:
     """Seconds of a decode step when the matrices are empty."""
-    raw = {**COMMON, **SHAPES[shape], "hidden_size": 8, "intermediate_size": 8, "vocab_size": 64, "head_dim": 2}
+    raw = {**COMMON, **SHAPES[shape], "hidden_size": 8, "intermediate_size": 8, "vocab_size": 1024, "head_dim": 2}
     raw |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     SHAPES["small"] = raw
     small, _ = random_model("small", torch.float32)

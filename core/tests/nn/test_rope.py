@@ -81,8 +81,8 @@ def test_angles_are_those_of_transformers(case: str, length: int) -> None:
     half = HEAD // 2
     # One part in 2**23 of the largest angle is a unit of its float32 form.
     tolerance = {"rtol": 0.0, "atol": 4 * length / 2**23}
-    torch.testing.assert_close(rotation.cos, cos[0, :, :half], **tolerance)
-    torch.testing.assert_close(rotation.sin, sin[0, :, :half], **tolerance)
+    torch.testing.assert_close(rotation.cos[:, 0, :half], cos[0, :, :half], **tolerance)
+    torch.testing.assert_close(rotation.sin[:, 0, half:], sin[0, :, :half], **tolerance)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if CASES[case]["rope_type"] in ROPE_INIT_FUNCTIONS])
@@ -103,8 +103,8 @@ def test_a_part_of_the_head_has_the_frequencies_of_transformers(kind: str, parti
     for length in (48, 600):
         cos, sin = modeling_stablelm.StableLmRotaryEmbedding(theirs)(torch.empty(0), torch.arange(length)[None])
         rotation, half = rotation_of(rope, length), int(HEAD * partial) // 2
-        torch.testing.assert_close(rotation.cos, cos[0, :, :half], rtol=0, atol=1e-3)
-        torch.testing.assert_close(rotation.sin, sin[0, :, :half], rtol=0, atol=1e-3)
+        torch.testing.assert_close(rotation.cos[:, 0, :half], cos[0, :, :half], rtol=0, atol=1e-3)
+        torch.testing.assert_close(rotation.sin[:, 0, half:], sin[0, :, :half], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("partial", [1.0, 0.5, 0.75])
@@ -134,7 +134,7 @@ def test_rotation_is_that_of_llama_to_the_last_bit(dtype: torch.dtype) -> None:
     x = torch.randn(40, 4, HEAD, generator=torch.Generator().manual_seed(0)).to(dtype)
     cos, sin = modeling_llama.LlamaRotaryEmbedding(config)(x, torch.arange(40)[None])
     expected, _ = modeling_llama.apply_rotary_pos_emb(x[None].transpose(1, 2), x[None].transpose(1, 2), cos, sin)
-    assert torch.equal(rotation_of(rope, 40).apply(x), expected[0].transpose(0, 1))
+    assert torch.equal(rotation_of(rope, 40).to(dtype).apply(x), expected[0].transpose(0, 1))
 
 
 @pytest.mark.parametrize("partial", [1.0, 0.5])

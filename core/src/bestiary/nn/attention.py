@@ -59,7 +59,9 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
-            q, k = rotation.apply(q), rotation.apply(k)
+            # Both at once: a step of one token costs calls, not arithmetic.
+            turned = rotation.apply(torch.cat((q, k), 1))
+            q, k = turned[:, : spec.heads], turned[:, spec.heads :]
         if self.query_scale is not None:
             q = q * self.query_scale(positions)[:, None, None].to(q.dtype)
         y = state.attend(q, k, v, spec, self.sinks)

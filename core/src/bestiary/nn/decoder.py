@@ -66,8 +66,8 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         """tokens [T] -> hidden states [T, D]."""
-        rotations = {kind: rope(batch.positions, batch.lengths) for kind, rope in self.ropes.items()}
         x = self.embed_tokens(tokens)
+        rotations = {kind: rope(batch.positions, batch.lengths).to(x.dtype) for kind, rope in self.ropes.items()}
         for layer, kind, state in zip(self.layers, self.kinds, batch.layers, strict=True):
             x = layer(x, rotations.get(kind), batch.positions, state)
         return self.norm(x)  # type: ignore[no-any-return]

@@ -16,11 +16,11 @@ class RMSNorm(nn.Module):
         self.weight, self.eps, self.offset = nn.Parameter(torch.empty(dim)), eps, offset
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = x.float()
-        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + self.eps)
         if self.offset:
+            h = F.rms_norm(x.float(), x.shape[-1:], None, self.eps)
             return (h * (self.offset + self.weight.float())).to(x.dtype)
-        return self.weight * h.to(x.dtype)
+        # torch computes in float32 and rounds to the type of x, and only then the weight multiplies.
+        return self.weight * F.rms_norm(x, x.shape[-1:], None, self.eps)
 
 
 class LayerNorm(nn.Module):

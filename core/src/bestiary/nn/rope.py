@@ -19,24 +19,40 @@ from bestiary.errors import ConfigError
 
 @dataclass(frozen=True)
 class Rotation:
-    """The angles of one step: cos and sin [T, R / 2], for the first R of each head's dimensions."""
+    """The angles of one step, for the first R of each head's dimensions.
+
+    cos and sin [T, 1, R], each angle twice: at the places of the pair that it turns, the sine negative at the first.
+    """
 
     cos: torch.Tensor
     sin: torch.Tensor
     interleaved: bool = False
 
+    @classmethod
+    def of(cls, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool) -> Rotation:
+        """From cos and sin [T, R / 2] of each pair: (i, i + R/2), or (2i, 2i + 1) where interleaved."""
+        if interleaved:
+            return cls(cos.repeat_interleave(2, -1)[:, None], torch.stack((-sin, sin), -1).flatten(-2)[:, None], True)
+        return cls(torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None])
+
+    def to(self, dtype: torch.dtype) -> Rotation:
+        """The same angles in the type of what they turn, so that this is rounded once a step and not in each layer."""
+        return Rotation(self.cos.to(dtype), self.sin.to(dtype), self.interleaved)
+
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Rotate x [T, H, D]: pairs (i, i + R/2), or (2i, 2i + 1) where interleaved."""
-        width = 2 * self.cos.shape[-1]
-        turned, kept = x[..., :width], x[..., width:]
-        cos, sin = self.cos[:, None].to(x.dtype), self.sin[:, None].to(x.dtype)
+        """Turn x [T, H, D], of the same type."""
+        width = self.cos.shape[-1]
+        if width == x.shape[-1]:
+            return self._turned(x, width)
+        return torch.cat((self._turned(x[..., :width], width), x[..., width:]), -1)
+
+    def _turned(self, x: torch.Tensor, width: int) -> torch.Tensor:
         if self.interleaved:
-            a, b = turned[..., 0::2], turned[..., 1::2]
-            y = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+            swapped = x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
         else:
-            a, b = turned.chunk(2, -1)
-            y = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
-        return y if width == x.shape[-1] else torch.cat((y, kept), -1)
+            swapped = x.roll(width // 2, -1)
+        turned: torch.Tensor = x * self.cos + swapped * self.sin
+        return turned
 
 
 class Rope(nn.Module):
@@ -69,7 +85,7 @@ class Rope(nn.Module):
     def forward(self, positions: torch.Tensor, lengths: torch.Tensor) -> Rotation:
         """positions and lengths [T] -> the rotation of the step, in float32."""
         angles = positions.float()[:, None] * self._frequencies(lengths)
-        return Rotation(angles.cos() * self.magnitude, angles.sin() * self.magnitude, self.interleaved)
+        return Rotation.of(angles.cos() * self.magnitude, angles.sin() * self.magnitude, self.interleaved)
 
     def _frequencies(self, lengths: torch.Tensor) -> torch.Tensor:
         if self.kind == "longrope":  # frequencies [2, R/2]: short, long

@@ -156,6 +156,8 @@ class PagedLayer:
         keys, values, step = self.blocks.keys, self.blocks.values, self.step
         keys.index_copy_(0, step.slots, k)
         values.index_copy_(0, step.slots, v)
+        if not step.prompts and step.seen is not None:
+            return self._decode(q, step.seen, step.mask, spec, sinks)
         made = torch.empty_like(q)
         for row, count, seen in step.prompts:
             part = slice(row, row + count)
