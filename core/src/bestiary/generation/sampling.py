@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import OptionError, shown
@@ -11,6 +12,8 @@ from bestiary.nearest import did_you_mean
 
 if TYPE_CHECKING:
     import torch
+
+    from bestiary.generation.penalties import Processor
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,25 @@ class Sampling:
     """Token ids that end the answer, besides the model's own."""
     ignore_eos: bool = False
     """Go on after the model's own end-of-text tokens."""
+    min_tokens: int = 0
+    """The model's own end-of-text tokens are held back until so many tokens are made."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for each time that the answer has it (as in OpenAI's API)."""
+    presence_penalty: float = 0.0
+    """Taken once from the logit of every token that the answer has."""
+    repetition_penalty: float = 1.0
+    """Divides positive logits, and multiplies negative ones, of tokens in prompt or answer (Keskar et al. 2019)."""
+    dry_multiplier: float = 0.0
+    """The strength of the DRY penalty against repeated passages; 0 switches it off."""
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    """Repetitions shorter than this are free."""
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    """Texts over whose last token DRY does not look back."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of token ids."""
+    processors: tuple[Processor, ...] = ()
+    """Functions (logits [V], all tokens so far) -> logits, called after the penalties and the bias."""
     logprobs: int | None = None
     """Return log-probabilities, with this many of the most probable tokens (0 to 20) for each step."""
 
@@ -54,6 +76,22 @@ class Sampling:
             raise OptionError("stop takes texts of 1 to 1024 characters.")
         for token in self.stop_tokens:
             _whole("stop_tokens", token, 0, 1 << 31)
+        _whole("min_tokens", self.min_tokens, 0, 1 << 31)
+        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        _number("dry_multiplier", self.dry_multiplier, 0.0, 100.0)
+        _number("dry_base", self.dry_base, 1.0, 10.0)
+        _whole("dry_allowed_length", self.dry_allowed_length, 1, 1 << 16)
+        object.__setattr__(
+            self, "dry_sequence_breakers", _several("dry_sequence_breakers", self.dry_sequence_breakers, 64)
+        )
+        if any(not isinstance(text, str) or not 0 < len(text) <= 128 for text in self.dry_sequence_breakers):
+            raise OptionError("dry_sequence_breakers takes texts of 1 to 128 characters.")
+        object.__setattr__(self, "processors", _several("processors", self.processors, 16))
+        if not all(callable(processor) for processor in self.processors):
+            raise OptionError("processors takes functions (logits, tokens) -> logits.")
+        object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         if not isinstance(self.ignore_eos, bool):
             raise OptionError(f"ignore_eos is {shown(self.ignore_eos)}; True or False is due.")
 
@@ -75,7 +113,7 @@ def defaults_from(generation_config: Mapping[str, Any]) -> Sampling:
         values["max_tokens"] = generation_config["max_new_tokens"]
     if generation_config.get("do_sample"):
         values["temperature"] = 1.0
-        for name in ("temperature", "top_k", "top_p", "min_p"):
+        for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
             if generation_config.get(name) is not None:
                 values[name] = generation_config[name]
     try:
@@ -119,7 +157,7 @@ def _most_probable(probabilities: torch.Tensor, count: int) -> tuple[torch.Tenso
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if value is None and name != "stop_tokens":
+    if value is None and name in ("max_tokens", "top_k", "seed", "logprobs"):
         return
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
@@ -129,6 +167,15 @@ def _number(name: str, value: Any, least: float, most: float) -> None:
     # NaN is in no interval.
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise OptionError(f"{name} is {shown(value)}; a number from {least} to {most} is due.")
+
+
+def _biases(values: Any) -> Mapping[int, float]:
+    if not isinstance(values, Mapping) or len(values) > 1024:
+        raise OptionError("logit_bias is a mapping of up to 1024 token ids to numbers.")
+    for token, bias in values.items():
+        _whole("a token id of logit_bias", token, 0, 1 << 31)
+        _number("a value of logit_bias", bias, -100.0, 100.0)
+    return MappingProxyType(dict(values))
 
 
 def _several(name: str, values: Any, most: int) -> tuple[Any, ...]:

@@ -373,3 +373,19 @@ def test_half_precision_gives_float32_logits(tokenizer: Tokenizer, dtype: torch.
     expected = exact.score([1, 2, 3])
     assert float((logits - expected).abs().max()) < 0.05 * float(expected.abs().max())
     assert len(ask(half, [1], ignore_eos=True, max_tokens=4).tokens) == 4
+
+
+def test_a_processor_that_fails_ends_its_own_request_alone(engine: Engine) -> None:
+    def broken(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+        raise ZeroDivisionError("mine")
+
+    other = engine.stream([1, 2], Sampling(max_tokens=8, temperature=0.0))
+    with pytest.raises(GenerationError, match="mine"):
+        ask(engine, [1, 2, 3], processors=(broken,))
+    assert len(collect(other).tokens) == 8
+
+
+@pytest.mark.parametrize("value", [-math.inf, math.nan])
+def test_a_request_that_masks_every_token_is_an_error(engine: Engine, value: float) -> None:
+    with pytest.raises(GenerationError, match="No token is left"):
+        ask(engine, [1, 2, 3], processors=(lambda logits, tokens: logits * 0 + value,))

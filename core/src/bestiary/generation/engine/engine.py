@@ -188,10 +188,24 @@ class Engine:
                 continue
             if not sound:
                 self._fail(sequence, _not_finite(sequence.computed - 1))
-            elif active.push(row):
-                with self._changed:
-                    self._end(active)
+            else:
+                self._choose(active, row)
         return True
+
+    def _choose(self, request: Request, logits: torch.Tensor) -> None:
+        try:
+            complete = request.push(logits)
+        except Exception as error:  # a processor of the request's own, for one; the others go on
+            if isinstance(error, BestiaryError):
+                fault = error
+            else:
+                log.exception("choosing a token failed")
+                fault = GenerationError(f"Choosing the next token failed: {error!r}")
+            self._fail(request.sequence, fault)
+            return
+        if complete:
+            with self._changed:
+                self._end(request)
 
     def _end(self, request: Request) -> None:
         self._scheduler.remove(request.sequence)

@@ -9,10 +9,11 @@ from typing import Self
 
 import torch
 
-from bestiary.errors import BestiaryError
+from bestiary.errors import BestiaryError, GenerationError
 from bestiary.generation.completion import Chunk, TokenLogprob, Usage
 from bestiary.generation.detokenizer import Detokenizer
 from bestiary.generation.engine.sequence import Sequence
+from bestiary.generation.penalties import penalised
 from bestiary.generation.sampling import Sampling, choose
 from bestiary.generation.stop import StopStrings
 from bestiary.generation.tokenizer import Tokenizer
@@ -39,6 +40,10 @@ class Request:
         self._tokenizer = tokenizer
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self._randomness = torch.Generator().manual_seed(seed)
+        # As DRY's reference has it: a breaker is the last token of its text.
+        self._breakers = frozenset(
+            tokenizer.encode_after(text)[-1] for text in sampling.dry_sequence_breakers if sampling.dry_multiplier
+        )
         self._detokenizer, self._stops = Detokenizer(tokenizer), StopStrings(sampling.stop)
         self._chunks: queue.SimpleQueue[Chunk | BestiaryError] = queue.SimpleQueue()
         self._started = time.perf_counter()
@@ -49,8 +54,21 @@ class Request:
 
     def push(self, logits: torch.Tensor) -> bool:
         """Choose the next token from logits [V] and hand out its text; True where the answer is complete."""
-        token = choose(logits, self.sampling, self._randomness)
-        self.sequence.tokens.append(token)
+        sequence = self.sequence
+        changed = penalised(
+            logits,
+            self.sampling,
+            sequence.tokens,
+            sequence.prompt_length,
+            breakers=self._breakers,
+            ends=self.ends,
+        )
+        if not float(changed.max()) > float("-inf"):  # NaN too
+            raise GenerationError(
+                "No token is left to choose from.", fix="check logit_bias, processors and min_tokens of the request"
+            )
+        token = choose(changed, self.sampling, self._randomness)
+        sequence.tokens.append(token)
         self._count += 1
         self._first = self._first or time.perf_counter() - self._started
         ended = token in self.ends
