@@ -39,8 +39,9 @@ format: $(VENV)/test.done ## write the style
 
 check: lint type test ## all three
 
-bench: $(VENV)/test.done ## memory and speed of a load
+bench: $(VENV)/test.done ## memory and speed of a load, speed of one and of several requests
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/serve.py
 
 clean:
 	rm -rf $(VENV)
