@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bestiary.errors import GenerationError
+from bestiary.generation.tools.events import Message
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Completion:
     finish_reason: str
     """"stop": an end-of-text token or a stop string; "length": max_tokens or the end of the context."""
     usage: Usage
+    message: Message | None = None
+    """A chat's answer taken apart: content, reasoning and tool calls; None for completions."""
 
     def __str__(self) -> str:
         return self.text

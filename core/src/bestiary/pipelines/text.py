@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -12,12 +14,13 @@ import torch
 
 from bestiary.config import Config
 from bestiary.errors import InvalidPlugin, RequestError, TemplateError
+from bestiary.generation.answer import AnswerReader
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion, collect
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.memory import default_tokens
 from bestiary.generation.engine.statistics import Statistics
-from bestiary.generation.sampling import defaults_from, merged
+from bestiary.generation.sampling import Sampling, defaults_from, merged
 from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import Identified, LoadedModel, generation_config
@@ -83,16 +86,18 @@ class TextPipeline:
         """Answer a text, or a list of messages {"role", "content"}.
 
         Besides the sampling options: tools, documents, continue_final_message, and `template_variables` (a dict of
-        further variables for the chat template, such as enable_thinking).  Raises TemplateError where the model has no
-        chat template.
+        further variables for the chat template, such as enable_thinking).  The completion's `message` has reasoning
+        and tool calls apart from the content.  Raises TemplateError where the model has no chat template.
         """
-        return collect(self.stream_chat(messages, **options))
+        tokens, sampling = self._chat_request(messages, options)
+        engine = self._running()
+        answer = collect(engine.stream(tokens, sampling))
+        message = self._reader.read(answer, tokens, engine.end_tokens, options.get("tools"))
+        return replace(answer, message=message)
 
     def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Chunk]:
         """Answer chunk by chunk; the arguments are those of `chat`."""
-        rendering = {name: options.pop(name) for name in _TEMPLATE_OPTIONS if name in options}
-        sampling = merged(self.sampling, options)
-        return self._running().stream(self.tokenize_chat(messages, **rendering), sampling)
+        return self._running().stream(*self._chat_request(messages, options))
 
     @property
     def can_chat(self) -> bool:
@@ -175,6 +180,19 @@ class TextPipeline:
         if self.engine is None:
             raise RequestError("This pipeline is closed.", fix="load the model again")
         return self.engine
+
+    def _chat_request(
+        self, messages: str | Sequence[Message], options: Mapping[str, Any]
+    ) -> tuple[list[int], Sampling]:
+        rendering = {name: value for name, value in options.items() if name in _TEMPLATE_OPTIONS}
+        others = {name: value for name, value in options.items() if name not in _TEMPLATE_OPTIONS}
+        sampling = merged(self.sampling, others)
+        return self.tokenize_chat(messages, **rendering), sampling
+
+    @cached_property
+    def _reader(self) -> AnswerReader:
+        templates = self._chatting().template.templates
+        return AnswerReader(templates.get("tool_use") or templates.get("default", ""), self.tokenizer)
 
     def _chatting(self) -> ChatEncoder:
         if isinstance(self.chats, TemplateError):

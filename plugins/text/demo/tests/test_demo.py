@@ -65,15 +65,36 @@ def test_the_judge_refuses_wrong_answers(checks: ModuleType) -> None:
 
 
 def test_it_calls_a_tool_and_answers_from_its_result(pipe: Any) -> None:
-    messages = [{"role": "user", "content": "What is the weather in Oslo?"}]
-    call = pipe.chat(messages, tools=[WEATHER], temperature=0.0)
-    text = call.text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>")
-    assert json.loads(text) == {"name": "get_weather", "arguments": {"city": "Oslo"}}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    answer = pipe.chat(messages, tools=[WEATHER], temperature=0.0)
+    (call,) = answer.message.tool_calls
+    assert (call.name, call.parsed) == ("get_weather", {"city": "Oslo"})
+    assert not answer.message.content
+    function = {"name": call.name, "arguments": call.parsed}
     messages += [
-        {"role": "assistant", "content": call.text},
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]},
         {"role": "tool", "content": '{"temperature": 7, "condition": "rain"}'},
     ]
-    assert "7" in pipe.chat(messages, tools=[WEATHER], temperature=0.0).text
+    result = pipe.chat(messages, tools=[WEATHER], temperature=0.0)
+    assert "7" in result.message.content and not result.message.tool_calls
+
+
+def test_a_call_of_a_tool_that_was_not_offered_is_text(pipe: Any) -> None:
+    messages = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    prompt = pipe.tokenize_chat(messages, tools=[WEATHER])
+    answer = pipe.generate(prompt, temperature=0.0)
+    assert answer.message is None and answer.text.startswith("<tool_call>")
+    message = pipe._reader.read(answer, prompt, pipe.engine.end_tokens, None)
+    assert message.content == answer.text and not message.tool_calls
+
+
+def test_it_thinks_first_when_asked(pipe: Any) -> None:
+    thinking = {"enable_thinking": True}
+    answer = pipe.chat("What is 58 + 37?", template_variables=thinking, temperature=0.0)
+    assert answer.message.content.strip() == "58 + 37 = 95"
+    assert "carry" in answer.message.reasoning and "</think>" not in answer.message.reasoning
+    plain = pipe.chat("What is 58 + 37?", temperature=0.0).message
+    assert "95" in plain.content and not plain.reasoning
 
 
 def test_the_package_is_small() -> None:
