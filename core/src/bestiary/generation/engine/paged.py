@@ -16,7 +16,7 @@ from bestiary.nn.batch import AttentionSpec
 
 
 class PagedCache:
-    """The blocks of every layer: keys and values [blocks * block size, KH, D] each.
+    """The blocks of every layer: keys and values [blocks * block size, KH * D] each.
 
     Layers with the same window share a group, and so its block tables.
     """
@@ -79,7 +79,7 @@ class _LayerBlocks:
 
     @classmethod
     def empty(cls, spec: AttentionSpec, slots: int, dtype: torch.dtype, device: torch.device) -> _LayerBlocks:
-        shape = (slots, spec.kv_heads, spec.head_dim)
+        shape = (slots, spec.kv_heads * spec.head_dim)
         return cls(torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device))
 
     def copy(self, source: int, target: int, count: int) -> None:
@@ -153,19 +153,27 @@ class PagedLayer:
         spec: AttentionSpec,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        keys, values, step = self.blocks.keys, self.blocks.values, self.step
-        keys.index_copy_(0, step.slots, k)
-        values.index_copy_(0, step.slots, v)
+        step = self.step
+        self.blocks.keys.index_copy_(0, step.slots, k.reshape(len(k), -1))
+        self.blocks.values.index_copy_(0, step.slots, v.reshape(len(v), -1))
         if not step.prompts and step.seen is not None:
             return self._decode(q, step.seen, step.mask, spec, sinks)
         made = torch.empty_like(q)
         for row, count, seen in step.prompts:
             part = slice(row, row + count)
-            y = attend(q[part].transpose(0, 1), keys[seen].transpose(0, 1), values[seen].transpose(0, 1), spec, sinks)
+            keys, values = self._gathered(seen, spec)
+            y = attend(q[part].transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), spec, sinks)
             made[part] = y.transpose(0, 1)
         if step.rows is not None and step.seen is not None:
             made[step.rows] = self._decode(q[step.rows], step.seen, step.mask, spec, sinks)
         return made
+
+    def _gathered(self, seen: torch.Tensor, spec: AttentionSpec) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [..., S, KH, D] of slots [..., S]; whole rows are copied, at the speed of the memory."""
+        shape = (*seen.shape, spec.kv_heads, spec.head_dim)
+        flat = seen.flatten()
+        keys, values = (memory.index_select(0, flat).view(shape) for memory in (self.blocks.keys, self.blocks.values))
+        return keys, values
 
     def _decode(
         self,
@@ -176,13 +184,17 @@ class PagedLayer:
         sinks: torch.Tensor | None,
     ) -> torch.Tensor:
         """One query for each sequence: q [N, H, D] -> [N, H, D]."""
+        keys, values = self._gathered(seen, spec)  # [N, S, KH, D]
         if spec.softcap is None and sinks is None:
-            k, v = self.blocks.keys[seen].transpose(1, 2), self.blocks.values[seen].transpose(1, 2)  # [N, KH, S, D]
-            y = F.scaled_dot_product_attention(q[:, :, None], k, v, mask, scale=spec.scale, enable_gqa=True)
-            return y[:, :, 0]
+            # The queries that share a key head stand where several positions would: they see the same keys, and so
+            # the keys are read once for all of them.
+            grouped = q.view(len(q), spec.kv_heads, -1, spec.head_dim)
+            k, v = keys.transpose(1, 2), values.transpose(1, 2)
+            return F.scaled_dot_product_attention(grouped, k, v, mask, scale=spec.scale).view(q.shape)
         made = torch.empty_like(q)
-        for row, slots in enumerate(seen):
-            real = slots if mask is None else slots[mask[row, 0, 0]]
-            k, v = self.blocks.keys[real].transpose(0, 1), self.blocks.values[real].transpose(0, 1)
-            made[row] = attend(q[row, :, None], k, v, spec, sinks)[:, 0]
+        for row in range(len(q)):
+            k, v = keys[row], values[row]
+            if mask is not None:
+                k, v = k[mask[row, 0, 0]], v[mask[row, 0, 0]]
+            made[row] = attend(q[row, :, None], k.transpose(0, 1), v.transpose(0, 1), spec, sinks)[:, 0]
         return made
