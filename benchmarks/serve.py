@@ -9,7 +9,6 @@ layers compute nothing, so that what remains is planning, block tables, the call
 
 import argparse
 import json
-import time
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from bestiary.config import Config, normalise
 from bestiary.generation.completion import collect
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.sampling import Sampling
+from bestiary.generation.speed import measure
 from bestiary.nn import CausalLM
 from bestiary.records import Architecture
 from bestiary.registry import default_registry
@@ -97,21 +97,6 @@ def engine_of(model: CausalLM, dtype: torch.dtype) -> Engine:
     )
 
 
-def decoding(engine: Engine, requests: int, prompt: int, generate: int) -> float:
-    """Tokens a second of all requests together, from when the last has its first token to when the first is done."""
-    torch.manual_seed(requests)
-    prompts = torch.randint(0, 1000, (requests, prompt)).tolist()
-    streams = [engine.stream(tokens, Sampling(max_tokens=generate, temperature=0.0)) for tokens in prompts]
-    for stream in streams:
-        next(stream)
-    started, count = time.perf_counter(), engine.statistics().totals.steps
-    for stream in streams:
-        for _ in stream:
-            pass
-    seconds = time.perf_counter() - started
-    return (engine.statistics().totals.steps - count) * requests / seconds
-
-
 def prefill(engine: Engine, length: int) -> tuple[float, float]:
     """Seconds to the first token of a prompt, and of the same prompt again."""
     tokens = torch.randint(0, 1000, (length,), generator=torch.Generator().manual_seed(9)).tolist()
@@ -126,7 +111,7 @@ def overhead(shape: str, generate: int) -> float:
     SHAPES["small"] = raw
     small, _ = random_model("small", torch.float32)
     engine = engine_of(small, torch.float32)
-    speed = decoding(engine, 1, 16, generate)
+    speed = measure(engine, 16, generate, 1)["decode_tokens_per_second"]
     engine.close()
     return 1 / speed
 
@@ -142,12 +127,12 @@ def main() -> None:
     dtype: torch.dtype = getattr(torch, options.dtype)
     model, _ = random_model(options.shape, dtype)
     engine = engine_of(model, dtype)
-    decoding(engine, 1, 16, 4)
+    measure(engine, 16, 4, 1)
     found: dict[str, float] = {}
-    one = decoding(engine, 1, options.prompt, options.generate)
+    one = measure(engine, options.prompt, options.generate, 1)["decode_tokens_per_second"]
     found["decode, 1 request, tokens/s"] = one
     for requests in (4, 8):
-        speed = decoding(engine, requests, options.prompt, options.generate)
+        speed = measure(engine, options.prompt, options.generate, requests)["decode_tokens_per_second"]
         found[f"decode, {requests} requests, tokens/s"] = speed
         found[f"{requests} requests over 1"] = speed / one
     first, again = prefill(engine, 1024)

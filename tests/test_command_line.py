@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import bestiary
 import bestiary_demo
 from bestiary.cli import invoke
 from bestiary.testing.reference import make_reference
@@ -191,6 +192,26 @@ def test_check_finds_values_that_are_not_finite(model: Path, capsys: pytest.Capt
     assert invoke(["check", str(model)]) == 0
     assert invoke(["check", str(model), "--finite"]) == 1
     assert "model.norm.weight" in capsys.readouterr().err
+
+
+def test_perplexity_is_that_of_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The capital of France is Paris. " * 4)
+    assert invoke(["perplexity", "demo", str(text), "--dtype", "float32"]) == 0
+    shown = float(capsys.readouterr().out.split()[1])
+    with bestiary.load("demo", dtype="float32", progress=False) as pipe:
+        tokens = pipe.tokenize(text.read_text())
+        logprobs = pipe.score(tokens).log_softmax(-1)[:-1]
+        expected = logprobs.gather(1, torch.tensor(tokens[1:])[:, None]).mean().neg().exp()
+    assert shown == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_bench_measures_each_case(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "demo", "--prompt", "16", "--generate", "4", "--repeat", "1", "--json"]
+    assert invoke([*arguments, "--concurrency", "1", "--concurrency", "2"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["requests"] for row in rows] == [1, 2]
+    assert all(row["decode_tokens_per_second"] > 0 and row["prompt_tokens_per_second"] > 0 for row in rows)
 
 
 def test_doctor_answers_offline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
