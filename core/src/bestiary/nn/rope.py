@@ -47,12 +47,12 @@ class Rotation:
         return torch.cat((self._turned(x[..., :width], width), x[..., width:]), -1)
 
     def _turned(self, x: torch.Tensor, width: int) -> torch.Tensor:
-        if self.interleaved:
-            swapped = x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
-        else:
-            swapped = x.roll(width // 2, -1)
+        swapped = self._neighbours(x) if self.interleaved else x.roll(width // 2, -1)
         turned: torch.Tensor = x * self.cos + swapped * self.sin
         return turned
+
+    def _neighbours(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(*x.shape[:-1], -1, 2).flip(-1).flatten(-2)
 
 
 class Rope(nn.Module):

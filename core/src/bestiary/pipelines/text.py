@@ -17,6 +17,10 @@ from bestiary.errors import InvalidPlugin, RequestError, TemplateError
 from bestiary.generation.answer import AnswerReader
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion, collect
+from bestiary.generation.constraints.compiler import ConstraintCompiler
+from bestiary.generation.constraints.grammar import as_grammar, json_schema
+from bestiary.generation.constraints.state import ConstraintState
+from bestiary.generation.constraints.structured import parse
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.memory import default_tokens
 from bestiary.generation.engine.statistics import Statistics
@@ -34,7 +38,8 @@ class TextPipeline:
     """A text model that is ready to answer.  Safe to call from several threads; a context manager that frees memory.
 
     Every method that generates takes the options of `bestiary.Sampling`; those that are not given have the values of
-    the model's generation_config.json.
+    the model's generation_config.json.  `grammar` constrains the text: a type, a JSON schema, {"type": "json_object"},
+    a compiled pattern, a list of texts to choose from, or what `bestiary.generation.constraints.grammar` makes.
     """
 
     def __init__(self, identified: Identified, pull: Callable[[], LoadedModel]) -> None:
@@ -72,9 +77,10 @@ class TextPipeline:
 
         The answer is being made from now on, whether it is read or not; close or forget the iterator to stop it.
         """
+        options, constraint = self._constrained(options)
         sampling = merged(self.sampling, options)
         tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
-        return self._running().stream(tokens, sampling)
+        return self._running().stream(tokens, sampling, constraint=constraint)
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence."""
@@ -89,15 +95,25 @@ class TextPipeline:
         further variables for the chat template, such as enable_thinking).  The completion's `message` has reasoning
         and tool calls apart from the content.  Raises TemplateError where the model has no chat template.
         """
-        tokens, sampling = self._chat_request(messages, options)
+        tokens, sampling, constraint = self._chat_request(messages, options)
         engine = self._running()
-        answer = collect(engine.stream(tokens, sampling))
+        answer = collect(engine.stream(tokens, sampling, constraint=constraint))
         message = self._reader.read(answer, tokens, engine.end_tokens, options.get("tools"))
         return replace(answer, message=message)
 
     def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Chunk]:
         """Answer chunk by chunk; the arguments are those of `chat`."""
-        return self._running().stream(*self._chat_request(messages, options))
+        tokens, sampling, constraint = self._chat_request(messages, options)
+        return self._running().stream(tokens, sampling, constraint=constraint)
+
+    def generate_structured(self, kind: Any, prompt: str | Sequence[Message], **options: Any) -> Any:
+        """Answer with an object of a type: a pydantic model, a dataclass, or what a JSON schema (a dict) describes.
+
+        The prompt is a chat where the model can chat, else a text to continue.  What the type allows is enforced while
+        the tokens are chosen; GenerationError where max_tokens cut the object off.
+        """
+        ask: Callable[..., Completion] = self.chat if self.can_chat else self.generate
+        return parse(ask(prompt, **{**options, "grammar": json_schema(kind)}).text, kind)
 
     @property
     def can_chat(self) -> bool:
@@ -183,11 +199,24 @@ class TextPipeline:
 
     def _chat_request(
         self, messages: str | Sequence[Message], options: Mapping[str, Any]
-    ) -> tuple[list[int], Sampling]:
+    ) -> tuple[list[int], Sampling, ConstraintState | None]:
+        options, constraint = self._constrained(options)
         rendering = {name: value for name, value in options.items() if name in _TEMPLATE_OPTIONS}
         others = {name: value for name, value in options.items() if name not in _TEMPLATE_OPTIONS}
         sampling = merged(self.sampling, others)
-        return self.tokenize_chat(messages, **rendering), sampling
+        return self.tokenize_chat(messages, **rendering), sampling, constraint
+
+    def _constrained(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], ConstraintState | None]:
+        """The options without the grammar, and the state that enforces it.  A bad grammar is a RequestError."""
+        others = dict(options)
+        grammar = as_grammar(others.pop("grammar", None))
+        return others, None if grammar is None else self._compiler.compile(grammar)
+
+    @cached_property
+    def _compiler(self) -> ConstraintCompiler:
+        engine = self._running()
+        rows = engine.model.model.embed_tokens.weight.shape[0]
+        return ConstraintCompiler(self.tokenizer, rows, engine.end_tokens)
 
     @cached_property
     def _reader(self) -> AnswerReader:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from bestiary.errors import BestiaryError, GenerationError, OutOfMemory, RequestError
+from bestiary.errors import BestiaryError, GenerationError, OptionError, OutOfMemory, RequestError
 from bestiary.generation.completion import Chunk
+from bestiary.generation.constraints.state import ConstraintState
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.request import Request, Stream
 from bestiary.generation.engine.runner import ModelRunner
@@ -68,9 +69,15 @@ class Engine:
 
     # Callers
 
-    def submit(self, prompt: Sequence[int], sampling: Sampling, priority: int = 0) -> Request:
+    def submit(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        priority: int = 0,
+        constraint: ConstraintState | None = None,
+    ) -> Request:
         """Queue a request.  Raises RequestError for a prompt that cannot be served."""
-        request = self._request(list(prompt), sampling, priority)
+        request = self._request(list(prompt), sampling, priority, constraint)
         with self._changed:
             if self._closed:
                 raise RequestError("The model is closed.", fix="load it again")
@@ -79,9 +86,15 @@ class Engine:
             self._changed.notify()
         return request
 
-    def stream(self, prompt: Sequence[int], sampling: Sampling, priority: int = 0) -> Iterator[Chunk]:
+    def stream(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        priority: int = 0,
+        constraint: ConstraintState | None = None,
+    ) -> Iterator[Chunk]:
         """Chunks as they come; closing the iterator cancels the request.  Raises RequestError before the first step."""
-        return Stream(self.submit(prompt, sampling, priority))
+        return Stream(self.submit(prompt, sampling, priority, constraint))
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence; beside the loop, in memory of its own."""
@@ -118,14 +131,20 @@ class Engine:
         if len(prompt) > self.context_length:
             raise self._too_long(len(prompt), "context", self.context_length)
 
-    def _request(self, prompt: list[int], sampling: Sampling, priority: int) -> Request:
+    def _request(
+        self, prompt: list[int], sampling: Sampling, priority: int, constraint: ConstraintState | None
+    ) -> Request:
+        if constraint is not None and sampling.ignore_eos:
+            raise OptionError("ignore_eos does not go with a grammar, which says itself where a text may end.")
         self._check_prompt(prompt)
         holds, what = min((self.context_length, "context"), (self._scheduler.capacity, "cache"))
         room = holds - len(prompt)
         if room < 1:
             raise self._too_long(len(prompt), what, holds)
         ends = frozenset(sampling.stop_tokens) | (frozenset() if sampling.ignore_eos else self.end_tokens)
-        return Request(prompt, sampling, min(room, sampling.max_tokens or room), ends, self.tokenizer, priority)
+        return Request(
+            prompt, sampling, min(room, sampling.max_tokens or room), ends, self.tokenizer, priority, constraint
+        )
 
     def _too_long(self, length: int, what: str, holds: int) -> RequestError:
         remedy = "choose a model with a longer one" if what == "context" else "give it more memory with cache_tokens"

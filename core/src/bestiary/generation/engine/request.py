@@ -11,6 +11,7 @@ import torch
 
 from bestiary.errors import BestiaryError, GenerationError
 from bestiary.generation.completion import Chunk, TokenLogprob, Usage
+from bestiary.generation.constraints.state import ConstraintState
 from bestiary.generation.detokenizer import Detokenizer
 from bestiary.generation.engine.sequence import Sequence
 from bestiary.generation.penalties import penalised
@@ -32,11 +33,13 @@ class Request:
         most: int,
         ends: frozenset[int],
         tokenizer: Tokenizer,
-        priority: int,
+        priority: int = 0,
+        constraint: ConstraintState | None = None,
     ) -> None:
         self.sequence = Sequence(list(prompt), len(prompt), priority)
         self.sampling, self.most, self.ends = sampling, most, ends
         self.cancelled = False
+        self._constraint = constraint
         self._tokenizer = tokenizer
         seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self._randomness = torch.Generator().manual_seed(seed)
@@ -63,25 +66,31 @@ class Request:
             breakers=self._breakers,
             ends=self.ends,
         )
+        if self._constraint is not None:
+            changed = self._constraint.apply(changed)
         if not float(changed.max()) > float("-inf"):  # NaN too
             raise GenerationError(
                 "No token is left to choose from.", fix="check logit_bias, processors and min_tokens of the request"
             )
         token = choose(changed, self.sampling, self._randomness)
         sequence.tokens.append(token)
+        ended, complete = token in self.ends, False
+        if self._constraint is not None:
+            self._constraint.advance(token)
+            complete = self._constraint.is_finished
+            self._constraint.start()  # the next mask, while the next forward pass runs
         self._count += 1
         self._first = self._first or time.perf_counter() - self._started
-        ended = token in self.ends
         logprobs = None if self.sampling.logprobs is None else (self._logprob(logits, token, self.sampling.logprobs),)
         text, stopped = self._stops.push("" if ended else self._detokenizer.push(token))
-        if not (ended or stopped or self._count == self.most):
+        if not (ended or stopped or complete or self._count == self.most):
             self._chunks.put(Chunk(text, (token,), logprobs))
             return False
         if not stopped:
             tail, stopped = self._stops.push(self._detokenizer.flush())
             text += tail + ("" if stopped else self._stops.flush())
         usage = Usage(self.sequence.prompt_length, self._count, self._first, time.perf_counter() - self._started)
-        self._chunks.put(Chunk(text, (token,), logprobs, "stop" if ended or stopped else "length", usage))
+        self._chunks.put(Chunk(text, (token,), logprobs, "stop" if ended or stopped or complete else "length", usage))
         return True
 
     def fail(self, error: BestiaryError) -> None:
