@@ -22,6 +22,7 @@ from bestiary.generation.speed import measure
 from bestiary.nn import CausalLM
 from bestiary.records import Architecture
 from bestiary.registry import default_registry
+from bestiary.testing.numbers import Numbers
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-0.6b": {
@@ -52,23 +53,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 COMMON = {"max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 1e6}
 
 
-class Numbers:
-    """As much of a tokenizer as an engine needs for tokens that mean nothing."""
-
-    class Pieces:
-        local, strip = True, 0
-
-        def piece(self, token: int) -> bytes:
-            return b"%d " % token
-
-        first = piece
-
-    pieces, clean_up = Pieces(), False
-
-    def is_special(self, token: int) -> bool:
-        return False
-
-
 def random_model(shape: str, dtype: torch.dtype) -> tuple[CausalLM, Config]:
     """The network of a shape with small random weights."""
     raw = {**COMMON, **SHAPES[shape]}
@@ -88,7 +72,7 @@ def random_model(shape: str, dtype: torch.dtype) -> tuple[CausalLM, Config]:
 def engine_of(model: CausalLM, dtype: torch.dtype) -> Engine:
     return Engine(
         model,
-        Numbers(),  # type: ignore[arg-type]
+        Numbers(),
         device=torch.device("cpu"),
         dtype=dtype,
         end_tokens=frozenset(),

@@ -3,55 +3,21 @@
 import lzma
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bestiary.errors import ModelNotFound
+from bestiary.sources.folder import Folder
 
 # The tensors of these tests are tiny: beside other work, threads that wait for each other cost five times the work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@dataclass
-class FolderRepository:
-    """A local folder as a Repository."""
-
-    folder: Path
-    id: str = "test/model"
-    local: bool = True
-
-    @property
-    def origin(self) -> str:
-        return str(self.folder)
-
-    def files(self) -> Mapping[str, int]:
-        paths = (path for path in self.folder.rglob("*") if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in paths}
-
-    def path(self, name: str) -> Path:
-        path = self.folder / name
-        if not path.is_file():
-            raise ModelNotFound(f"no file {name}", where=self.origin)
-        return path
-
-    def head(self, name: str, length: int) -> bytes:
-        return self.path(name).read_bytes()[:length]
-
-    def fetch(self, names: Iterable[str], progress: object = None) -> None:
-        for name in names:
-            self.path(name)
-
-    def missing(self, names: Iterable[str]) -> Mapping[str, int]:
-        return {}
-
-
 @pytest.fixture(scope="session")
-def folder_repository() -> Callable[[Path], FolderRepository]:
+def folder_repository() -> Callable[[Path], Folder]:
     """Makes a Repository of a folder."""
-    return FolderRepository
+    return lambda folder: Folder(folder, "test/model")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.sampling import Sampling
 from bestiary.nn import CausalLM
+from bestiary.testing.numbers import Numbers
 from bestiary_gemma.model import gemma2, gemma3
 from bestiary_llama.model import build as llama
 from bestiary_qwen.model import build as qwen
@@ -47,23 +48,6 @@ MODELS: dict[str, tuple[Callable[[Any], CausalLM], dict[str, Any]]] = {
 }
 
 
-class Letters:
-    """As much of a tokenizer as an engine needs for tokens that mean nothing."""
-
-    class Pieces:
-        local, strip = True, 0
-
-        def piece(self, token: int) -> bytes:
-            return b"%d " % token
-
-        first = piece
-
-    pieces, clean_up = Pieces(), False
-
-    def is_special(self, token: int) -> bool:
-        return False
-
-
 def network(name: str) -> CausalLM:
     build, changes = MODELS[name]
     model = build(normalise({**SIZES, **changes}, "here")).eval()
@@ -77,7 +61,7 @@ def network(name: str) -> CausalLM:
 def engine_of(model: CausalLM, cache_tokens: int = 2048, limits: Limits | None = None) -> Engine:
     return Engine(
         model,
-        Letters(),  # type: ignore[arg-type]
+        Numbers(),
         device=torch.device("cpu"),
         dtype=torch.float32,
         end_tokens=frozenset(),
