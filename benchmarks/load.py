@@ -103,7 +103,8 @@ def main() -> None:
         total, largest = make_checkpoint(folder, options.megabytes)
         for dtype, factor in (("bfloat16", 1), ("float32", 2)):
             for who, code in (("bestiary", OURS), ("safetensors", THEIRS)):
-                found = run(code, folder, dtype)
+                # The first run may wait for the disk, or for what was just written to it.
+                found = min((run(code, folder, dtype) for _ in range(3)), key=lambda row: row["seconds"])
                 rows.append({"who": who, "dtype": dtype, "model": total * factor, "largest": largest * factor, **found})
     if options.json:
         print(json.dumps(rows, indent=2))
