@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import socket
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -215,3 +217,15 @@ def test_progress_events_add_up() -> None:
     loads = [event for event in events if event.stage == "load"]
     assert loads and loads[-1].done == loads[-1].total > 0
     assert [event.done for event in loads] == sorted(event.done for event in loads)
+
+
+def test_a_program_that_ends_in_the_middle_of_an_answer_ends_cleanly() -> None:
+    code = (
+        "import bestiary\n"
+        "pipe = bestiary.load('demo')\n"
+        "stream = pipe.stream_chat('Hello!', ignore_eos=True, max_tokens=900)\n"
+        "print(next(stream).tokens)\n"
+    )
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -65,6 +67,7 @@ class Engine:
         self._closed = False
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
+        self._at_exit = partial(_close, weakref.ref(self))
         self._totals = Totals()
 
     # Callers
@@ -118,6 +121,7 @@ class Engine:
         with self._changed:
             self._closed = True
             self._changed.notify()
+        atexit.unregister(self._at_exit)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -163,6 +167,8 @@ class Engine:
                 target=_loop, args=(weakref.ref(self),), name="bestiary-engine", daemon=True
             )
             self._thread.start()
+            # A thread that is inside torch while the interpreter ends would abort the process.
+            atexit.register(self._at_exit)
 
     def _turn(self) -> bool:
         """Take in what arrived, run one step; False where the loop should end."""
@@ -255,6 +261,11 @@ class Engine:
 def _loop(held: weakref.ref[Engine]) -> None:
     while (engine := held()) is not None and engine._turn():
         del engine
+
+
+def _close(held: weakref.ref[Engine]) -> None:
+    if (engine := held()) is not None:
+        engine.close()
 
 
 def _not_finite(position: int) -> GenerationError:
