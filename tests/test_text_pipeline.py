@@ -229,3 +229,9 @@ def test_a_program_that_ends_in_the_middle_of_an_answer_ends_cleanly() -> None:
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_a_stream_keeps_what_it_needs_when_the_pipeline_is_forgotten() -> None:
+    stream = bestiary.load("demo", progress=False).stream_chat(QUESTION, temperature=0.0)
+    gc.collect()
+    assert "".join(chunk.text for chunk in stream) == "The capital of France is Paris."

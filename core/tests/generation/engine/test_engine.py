@@ -389,3 +389,16 @@ def test_a_processor_that_fails_ends_its_own_request_alone(engine: Engine) -> No
 def test_a_request_that_masks_every_token_is_an_error(engine: Engine, value: float) -> None:
     with pytest.raises(GenerationError, match="No token is left"):
         ask(engine, [1, 2, 3], processors=(lambda logits, tokens: logits * 0 + value,))
+
+
+def test_a_fault_of_the_engine_reaches_everybody_who_waits(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = made_of(llama(), tokenizer)
+    stream = engine.stream([1, 2], Sampling(max_tokens=40, temperature=0.0))
+    next(stream)
+    monkeypatch.setattr(engine._scheduler, "commit", lambda plan: 1 / 0)
+    with pytest.raises(GenerationError, match="ZeroDivisionError"):
+        list(stream)
+    with pytest.raises(RequestError, match="closed"):
+        engine.stream([1], Sampling())

@@ -97,7 +97,7 @@ class Engine:
         constraint: ConstraintState | None = None,
     ) -> Iterator[Chunk]:
         """Chunks as they come; closing the iterator cancels the request.  Raises RequestError before the first step."""
-        return Stream(self.submit(prompt, sampling, priority, constraint))
+        return Stream(self.submit(prompt, sampling, priority, constraint), self)
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence; beside the loop, in memory of its own."""
@@ -251,15 +251,29 @@ class Engine:
                 self._end(request)
                 request.fail(error)
 
+    def _stop(self, error: BestiaryError) -> None:
+        with self._changed:
+            self._closed = True
+            self._fail_all(error)
+
     def _fail_all(self, error: BestiaryError) -> None:
-        for request in [*self._active.values(), *self._arrived]:
+        requests = [*self._active.values(), *self._arrived]
+        for request in requests:
             request.fail(error)
+        for request in requests:
             self._scheduler.remove(request.sequence)
         self._active, self._arrived = {}, []
 
 
 def _loop(held: weakref.ref[Engine]) -> None:
-    while (engine := held()) is not None and engine._turn():
+    while (engine := held()) is not None:
+        try:
+            if not engine._turn():
+                return
+        except BaseException as error:  # a fault of the engine's own: whoever waits must hear of it
+            log.exception("the engine failed")
+            engine._stop(GenerationError(f"The engine failed: {error!r}", fix="load the model again"))
+            return
         del engine
 
 

@@ -127,10 +127,13 @@ class Request:
 
 
 class Stream:
-    """The chunks of a request as an iterator; closing or forgetting it cancels the request."""
+    """The chunks of a request as an iterator; closing or forgetting it cancels the request.
 
-    def __init__(self, request: Request) -> None:
-        self._request, self._over = request, False
+    It holds its `engine`, which would otherwise end with the last other holder and leave the reader waiting.
+    """
+
+    def __init__(self, request: Request, engine: object) -> None:
+        self._request, self._engine, self._over = request, engine, False
 
     def __iter__(self) -> Self:
         return self
