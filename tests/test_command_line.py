@@ -170,6 +170,17 @@ def test_out_of_bounds_options_say_their_bounds(capsys: pytest.CaptureFixture[st
     assert "top_p is 7.0; a number from 0.0 to 1.0 is due" in capsys.readouterr().err
 
 
+def test_options_are_judged_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--top-p", "7"], ["--raw", "--system", "Be brief."]):
+        assert invoke(["run", "no/model", "hello", "--offline", *arguments]) == 1
+        assert "no/model" not in capsys.readouterr().err
+
+
+def test_a_system_message_is_not_dropped_in_silence(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["run", str(shared_data / "weights/stories260K/hf"), "Once", "--system", "Be brief."]) == 1
+    assert "no chat template" in capsys.readouterr().err
+
+
 def test_run_streams_an_answer_with_its_speed(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", "demo", "Hello!"]) == 0
     shown = capsys.readouterr()

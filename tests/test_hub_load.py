@@ -8,7 +8,7 @@ import pytest
 
 import bestiary
 from bestiary.cli import invoke
-from bestiary.errors import CorruptDownload, MissingPlugin
+from bestiary.errors import CorruptDownload, MissingPlugin, OptionError, OutOfMemory, WeightMismatch
 from bestiary.testing.hub import Fault, LocalHub
 
 
@@ -46,6 +46,28 @@ def test_a_missing_plugin_is_reported_before_any_weight_is_fetched(hub: LocalHub
         bestiary.load("org/other", cache_dir=str(tmp_path), progress=False)
     assert hub.count("GET", "config.json") == 1
     assert hub.count("GET", "model.safetensors") == hub.count("HEAD", "model.safetensors") == 0
+
+
+def test_weights_that_do_not_fit_are_told_before_they_are_fetched(
+    published: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bestiary_demo
+
+    files = {path.name: path.read_bytes() for path in bestiary_demo.folder().iterdir() if path.is_file()}
+    config = json.loads(files["config.json"])
+    published.add("org/odd", {**files, "config.json": json.dumps({**config, "intermediate_size": 500}).encode()})
+
+    def fails(error: type[Exception], model: str, **options: str) -> None:
+        with pytest.raises(error):
+            bestiary.load(model, cache_dir=str(tmp_path), progress=False, **options)
+        weights = [request for request in published.requests if "model.safetensors" in request.path]
+        assert all("Range" in request.headers for request in weights)
+
+    fails(WeightMismatch, "org/odd")
+    fails(OptionError, "org/demo", dtype="int3")
+    monkeypatch.setattr("bestiary.placement.free_memory", lambda device: 1000)
+    fails(OutOfMemory, "org/demo")
+    assert not list(tmp_path.rglob("model.safetensors"))
 
 
 def test_inspect_plans_from_the_header_alone(

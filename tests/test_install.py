@@ -18,7 +18,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tutorial
 
 ROOT = Path(__file__).parent.parent
-DISTRIBUTIONS = {"bestiary-core": "core", "bestiary-llama": "plugins/text/llama", "bestiary-qwen": "plugins/text/qwen"}
+DISTRIBUTIONS = {
+    "bestiary-core": "core",
+    "bestiary-llama": "plugins/text/llama",
+    "bestiary-qwen": "plugins/text/qwen",
+    "bestiary-gemma": "plugins/text/gemma",
+    "bestiary-demo": "plugins/text/demo",
+}
 NOT_WANTED = (
     "transformers",
     "gguf",
@@ -188,6 +194,20 @@ def test_wheels_hold_the_package_and_its_licence_only(wheels: dict[str, Path]) -
         assert any(part.endswith("licenses/LICENSE") for part in names)
         assert f"{module}/py.typed" in names
         assert not any("/tests/" in part for part in names)
+
+
+def test_the_demo_wheel_carries_its_model_and_not_how_it_was_made(wheels: dict[str, Path]) -> None:
+    with zipfile.ZipFile(wheels["bestiary-demo"]) as wheel:
+        names = wheel.namelist()
+    assert "bestiary_demo/model/model.safetensors" in names and "bestiary_demo/model/chat_template.jinja" in names
+    assert not any("training" in name or "heldout" in name for name in names)
+
+
+def test_the_meta_package_has_no_modules(tmp_path: Path) -> None:
+    with zipfile.ZipFile(build(ROOT, tmp_path)) as wheel:
+        assert all(name.startswith("bestiary-") for name in wheel.namelist())
+        metadata = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA"))
+    assert "Requires-Dist: bestiary-core" in metadata and "Provides-Extra: text" in metadata
 
 
 def test_the_tutorial_passes_its_own_tests(tmp_path: Path) -> None:

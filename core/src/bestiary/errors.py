@@ -117,6 +117,18 @@ class TemplateError(BestiaryError):
     """A chat template is absent, malformed, raised an exception of its own, or broke a limit."""
 
 
+class TemplateRefusal(TemplateError):
+    """The template itself refused the conversation (raise_exception); `message` is what it said."""
+
+    def __init__(self, message: str, *, where: str) -> None:
+        super().__init__(
+            f"The chat template refused the conversation: {message}",
+            where=where,
+            fix="change the messages so that they fit the template, or use another template",
+        )
+        self.message = message
+
+
 # Use
 
 

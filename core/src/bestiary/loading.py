@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bestiary.checkpoints.refuse import refuse
 from bestiary.config import Config, normalise, read_json
-from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError, shown
+from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError, WeightMismatch, shown
 from bestiary.identity import identify, read_evidence
 from bestiary.nearest import did_you_mean
 from bestiary.progress import bar
@@ -26,6 +26,8 @@ from bestiary.routing import open_repository
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from bestiary.weights import Plan
 
 log = logging.getLogger("bestiary.loading")
 
@@ -87,12 +89,12 @@ def load(
         name = next(iter(unknown))
         fix = did_you_mean(name, names) or f"the options are {', '.join(names)}"
         raise OptionError(f'load has no option "{name}".', fix=fix)
+    check_cache_tokens(cache_tokens)
     registry = registry or default_registry()
     with _reporting(progress) as report:
         options = SourceOptions(revision, token, cache_dir, offline, report)
         identified = identify_model(model, options, registry, plugin)
         pipeline = registry.pipeline(identified.architecture.task)
-        check_cache_tokens(cache_tokens)
         pull = partial(
             load_weights,
             identified,
@@ -159,16 +161,32 @@ def load_weights(
     """Build the network and pull its weights; the options are those of `load`."""
     from bestiary import building, placement
 
+    placement.check_dtype(dtype)
     place = placement.choose_device(device)
     pack = _packer(quant, registry)
-    checkpoint = open_checkpoint(identified, registry, progress)
-    try:
-        stated = identified.config.get("dtype") or identified.config.text.get("dtype")
+    model = building.build_empty(identified.architecture, identified.config)
+    stated = identified.config.get("dtype") or identified.config.text.get("dtype")
+
+    def checked(checkpoint: Checkpoint) -> tuple[Plan, torch.dtype]:
         kind = placement.choose_dtype(dtype, stated, checkpoint)
-        model = building.build_empty(identified.architecture, identified.config)
         plan = building.make_plan(identified.architecture, identified.config, model, checkpoint)
         if pack is None:
             placement.check_fits(building.nbytes(model, kind), place)
+        return plan, kind
+
+    if not identified.repository.local and not identified.config.get("quantization_config"):
+        # What the headers show need not be found after gigabytes were fetched.
+        try:
+            with closing(weight_headers(identified, registry)) as headers:
+                checked(headers)
+        except WeightMismatch:
+            raise
+        except CheckpointError as error:
+            # A part of a file cannot be verified: the whole one, which will be, decides.
+            log.info("the headers of %s could not be read ahead: %s", identified.repository.origin, error.what)
+    checkpoint = open_checkpoint(identified, registry, progress)
+    try:
+        plan, kind = checked(checkpoint)
         building.pull(model, plan, checkpoint, device=place, dtype=kind, pack=pack, progress=progress)
     finally:
         checkpoint.close()

@@ -47,16 +47,25 @@ def choose_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def check_dtype(dtype: str | torch.dtype) -> None:
+    """Raises OptionError for a name that `choose_dtype` will not take, before there is a checkpoint."""
+    if dtype != "auto":
+        _named_dtype(dtype)
+
+
 def choose_dtype(dtype: str | torch.dtype, stated: object, checkpoint: Checkpoint) -> torch.dtype:
     """ "auto" is the type that the configuration states, else the one in which most of the checkpoint is stored."""
-    if isinstance(dtype, torch.dtype):
-        dtype = str(dtype).removeprefix("torch.")
     if dtype == "auto":
         name = str(stated).removeprefix("torch.")
         return DTYPES.get(name) or DTYPES[_most_stored(checkpoint)]
-    name = _SHORT.get(dtype, dtype) if isinstance(dtype, str) else None
+    return _named_dtype(dtype)
+
+
+def _named_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    spelled = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+    name = _SHORT.get(spelled, spelled) if isinstance(spelled, str) else None
     if name not in DTYPES:
-        raise OptionError(f'The dtype "{dtype}" is unknown.', fix=f"one of auto, {', '.join(DTYPES)}")
+        raise OptionError(f'The dtype "{spelled}" is unknown.', fix=f"one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 

@@ -50,12 +50,11 @@ def test_special_tokens_of_users_are_text(chats: ChatEncoder, attack: str, role:
 
 
 def test_text_parts_are_shielded_too(chats: ChatEncoder) -> None:
-    seen: list[Any] = []
     parts = [{"type": "text", "text": "<|im_end|></s>"}, {"type": "image"}]
     template = ChatTemplate("{{ messages[0].content[0].text }}", source="test")
     shielded = ChatEncoder(template, chats.tokenizer)
     tokens = shielded.encode([{"role": "user", "content": parts}])
-    assert special_count(chats, tokens) == 0, seen
+    assert special_count(chats, tokens) == 0
 
 
 def test_answers_and_systems_keep_their_special_tokens(chats: ChatEncoder) -> None:

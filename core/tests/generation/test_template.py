@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from bestiary import records
-from bestiary.errors import OptionError, RequestError, TemplateError
+from bestiary.errors import OptionError, RequestError, TemplateError, TemplateRefusal
 from bestiary.generation.template import RESERVED, ChatTemplate
-from bestiary.generation.template_worker import TemplateRefusal, TemplateWorkers
+from bestiary.generation.template_worker import TemplateWorkers
 
 NOW = datetime(2025, 7, 10, 12, 0)
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}

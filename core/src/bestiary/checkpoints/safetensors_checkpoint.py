@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bestiary.checkpoints.safetensors_header import FIRST_READ, Entry, Header, extent, parse
 from bestiary.checkpoints.safetensors_index import files, index_of
 from bestiary.errors import CheckpointError, WeightMismatch
+from bestiary.nearest import nearest
 from bestiary.protocols import Repository
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class SafetensorsCheckpoint:
         entry = self._entries.get(name)
         if entry is None:
             names = self._entries if len(self._entries) <= MAX_NAMES_TO_COMPARE else ()
-            near = difflib.get_close_matches(name[:1024], names, n=3)
+            near = nearest(name[:1024], names)
             raise CheckpointError(
                 f"The checkpoint has no tensor {name[:1024]!r}" + (f"; near names: {', '.join(near)}" if near else ""),
                 where=self.origin,

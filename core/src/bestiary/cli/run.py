@@ -38,6 +38,7 @@ def run(
 ) -> None:
     """Answer a prompt, or hold a conversation.  Ctrl-C stops an answer, not the conversation."""
     import bestiary
+    from bestiary.generation.sampling import Sampling, merged
 
     given = {
         "max_tokens": max_tokens,
@@ -49,6 +50,11 @@ def run(
         "stop": tuple(stop) if stop else None,
     }
     sampling = {name: value for name, value in given.items() if value is not None}
+    merged(Sampling(), sampling)  # what is out of bounds is told before a model is loaded
+    if raw and system:
+        raise OptionError(
+            "--raw continues the prompt as it is, so --system has no place in it.", fix="leave one of them out"
+        )
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
     with bestiary.load(
@@ -63,6 +69,8 @@ def run(
     ) as pipe:
         if not hasattr(pipe, "stream_chat"):
             raise OptionError(f"`bestiary run` does not know how to talk to {pipe!r}.")
+        if system and not pipe.can_chat:
+            raise OptionError("The model has no chat template, so --system has no place.", fix="leave --system out")
         if prompt is None:
             converse(Conversation(pipe, system, sampling), stats)
             return

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bestiary.errors import RequestError, TemplateError
+from bestiary.errors import RequestError, TemplateError, TemplateRefusal
 from bestiary.generation.template_process import ProcessDied, TemplateProcess
 
 SOURCE_LIMIT = 1 << 20
@@ -31,18 +31,6 @@ REQUEST_LIMIT = 16 << 20
 """Bytes of a conversation as JSON."""
 
 _PATIENCE = 0.05  # Seconds to wait for a busy worker before another is started: as long as starting one takes.
-
-
-class TemplateRefusal(TemplateError):
-    """The template itself refused the conversation (raise_exception); `message` is what it said."""
-
-    def __init__(self, message: str, *, where: str) -> None:
-        super().__init__(
-            f"The chat template refused the conversation: {message}",
-            where=where,
-            fix="change the messages so that they fit the template, or use another template",
-        )
-        self.message = message
 
 
 @dataclass(frozen=True)

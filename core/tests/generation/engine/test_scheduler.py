@@ -278,3 +278,16 @@ def test_a_preempted_sequence_finishes_with_the_same_tokens() -> None:
     for sequence in sequences:
         prompt = sequence.tokens[: sequence.prompt_length]
         assert sequence.tokens[sequence.prompt_length :] == alone(prompt, 20, (None,))
+
+
+def test_under_pressure_the_beginning_of_a_prefix_is_kept_longest() -> None:
+    """The first blocks are what other prompts can share; without them the rest of the chain is of no use."""
+    scheduler = Scheduler([Group(8)], SIZE)
+    memory = Memory(scheduler)
+    prompt = [0, 1, 1, 0] * 5
+    ran(scheduler, Sequence(list(prompt), len(prompt)), count=1, memory=memory)
+    other = [2] * 16
+    ran(scheduler, Sequence(list(other), len(other)), count=1, memory=memory)
+    again = Sequence(list(prompt), len(prompt))
+    ran(scheduler, again, count=1, memory=memory)
+    assert again.reused >= 8, "the chain was cut at its root"

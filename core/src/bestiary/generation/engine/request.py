@@ -68,7 +68,8 @@ class Request:
         )
         if self._constraint is not None:
             changed = self._constraint.apply(changed)
-        if not float(changed.max()) > float("-inf"):  # NaN too
+        # The loop has looked at the model's own logits; NaN is no larger than -inf either.
+        if changed is not logits and not float(changed.max()) > float("-inf"):
             raise GenerationError(
                 "No token is left to choose from.", fix="check logit_bias, processors and min_tokens of the request"
             )

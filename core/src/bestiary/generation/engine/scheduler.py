@@ -210,7 +210,8 @@ class Scheduler:
 
     def _release(self, sequence: Sequence) -> None:
         for pool, table in zip(self.pools, sequence.tables, strict=True):
-            for block in table:
+            # The end first: idle blocks go in this order, and a prefix without its beginning is never found.
+            for block in reversed(table):
                 if block is not None:
                     pool.release(block)
         sequence.tables = []

@@ -1,12 +1,12 @@
 """Which parser reads what a model writes: told from its chat template, or named."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bestiary.errors import OptionError, shown
 from bestiary.generation.tools.offered import Offered
 from bestiary.generation.tools.parser import ToolParser
+from bestiary.nearest import nearest
 from bestiary.records import resolve
 
 _HERE = "bestiary.generation.tools"
@@ -59,7 +59,7 @@ def make_parser(name: str, tools: Sequence[Mapping[str, Any]] | None) -> ToolPar
     Only calls of these tools are calls, with their argument types; of None, any call is one.
     """
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, 1) if isinstance(name, str) else []
+        near = nearest(name, FORMATS, 1) if isinstance(name, str) else ()
         fix = f"use {near[0]!r}" if near else f"use one of {', '.join(FORMATS)}"
         raise OptionError(f"There is no tool-call format {shown(name)}.", fix=fix)
     parser: ToolParser = resolve(FORMATS[name])(Offered(tools))

@@ -1,6 +1,5 @@
 """What a request says about tools: which there are, and whether and which the model must call."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.generation.tools.offered import is_name
+from bestiary.nearest import nearest
 
 TOOLS = 128
 """The most tools of a request, as in the OpenAI API."""
@@ -153,7 +153,7 @@ def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _with_mode(mode: str, offered: tuple[str, ...]) -> ToolChoice:
     if mode not in MODES:
-        near = difflib.get_close_matches(mode, MODES, 1)
+        near = nearest(mode, MODES, 1)
         fix = f"use {near[0]!r}" if near else f"use one of {', '.join(MODES)}, or name a function"
         raise OptionError(f"There is no tool_choice {shown(mode)}.", where="tool_choice", fix=fix)
     if mode == "required" and not offered:
@@ -164,7 +164,7 @@ def _with_mode(mode: str, offered: tuple[str, ...]) -> ToolChoice:
 def _named(names: tuple[Any, ...], offered: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in offered:
-            near = difflib.get_close_matches(name, offered, 1) if isinstance(name, str) else []
+            near = nearest(name, offered, 1) if isinstance(name, str) else ()
             raise RequestError(
                 f"tool_choice names {shown(name)}, which is not among the tools.",
                 where="tool_choice",
