@@ -2,43 +2,34 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from bestiary.sources import folder as folder_source
+
 HERE = Path(__file__).parent
 
 
-class Folder:
-    """A Repository over a folder; `read` lists what was opened beyond names and first bytes."""
-
-    local = True
+class Folder(folder_source.Folder):
+    """A folder as a repository; `read` lists what was opened beyond names and first bytes."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.id = self.origin = str(folder)
+        super().__init__(folder, str(folder))
         self.read: list[str] = []
-
-    def files(self) -> Mapping[str, int]:
-        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in paths}
 
     def path(self, name: str) -> Path:
         self.read.append(name)
-        return self.folder / name
+        return super().path(name)
 
     def head(self, name: str, length: int) -> bytes:
-        with (self.folder / name).open("rb") as file:
-            return file.read(length)
-
-    def fetch(self, names: Iterable[str], progress: object = None) -> None:
-        raise NotImplementedError
-
-    def missing(self, names: Iterable[str]) -> Mapping[str, int]:
-        return {}
+        before = len(self.read)
+        first = super().head(name, length)
+        del self.read[before:]
+        return first
 
 
 @pytest.fixture

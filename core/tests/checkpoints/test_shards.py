@@ -124,20 +124,19 @@ def test_which_files_are_taken(present: list[str], taken: list[str] | str, tmp_p
 
 
 def test_which_files_an_index_names(sharded: Path, folder: Any) -> None:
-    repository = folder(sharded)
-    assert safetensors_checkpoint.files(repository) == (A, B)
+    assert safetensors_checkpoint.files(folder(sharded)) == (A, B)
     (sharded / "model.safetensors").write_bytes(b"")
-    assert safetensors_checkpoint.files(repository) == ("model.safetensors",)  # the index was left behind
+    assert safetensors_checkpoint.files(folder(sharded)) == ("model.safetensors",)  # the index was left behind
     write_index(sharded, {"a": "model.safetensors", "mtp": "extra.safetensors"})
     (sharded / "extra.safetensors").write_bytes(b"")
-    assert safetensors_checkpoint.files(repository) == ("extra.safetensors", "model.safetensors")
+    assert safetensors_checkpoint.files(folder(sharded)) == ("extra.safetensors", "model.safetensors")
     for name in ("model.safetensors", "model.safetensors.index.json", A, B):
         (sharded / name).unlink()
     write_index(sharded, {"a": "extra.safetensors"}, name="flux-dev")
-    assert safetensors_checkpoint.files(repository) == ("extra.safetensors",)
+    assert safetensors_checkpoint.files(folder(sharded)) == ("extra.safetensors",)
     write_index(sharded, {"a": "extra.safetensors"}, name="other")
     with pytest.raises(CheckpointError, match="Several sets"):
-        safetensors_checkpoint.files(repository)
+        safetensors_checkpoint.files(folder(sharded))
 
 
 def test_real_indexes(shared_data: Path, tmp_path: Path, folder: Any) -> None:

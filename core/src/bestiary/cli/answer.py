@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import typer
 
 from bestiary.cli.text import escaped
-from bestiary.generation.completion import Chunk, Usage
+
+if TYPE_CHECKING:
+    from bestiary.generation.completion import Chunk, Usage
+    from bestiary.generation.engine.request import Stream
 
 
-def show(chunks: Iterator[Chunk], stats: bool) -> Chunk | None:
+def show(chunks: Stream | Generator[Chunk, None, None], stats: bool) -> Chunk | None:
     """Print an answer as it comes; returns its last chunk, or None where Ctrl-C stopped it."""
-    last: Any = None
-    with contextlib.closing(chunks):  # type: ignore[type-var]
+    last: Chunk | None = None
+    with contextlib.closing(chunks):
         try:
             for last in chunks:
                 typer.echo(escaped(last.text), nl=False)
@@ -27,7 +30,7 @@ def show(chunks: Iterator[Chunk], stats: bool) -> Chunk | None:
     typer.echo()
     if stats and last is not None and last.usage is not None:
         typer.echo(f"[{describe(last.usage)}, {last.finish_reason}]", err=True)
-    return last  # type: ignore[no-any-return]
+    return last
 
 
 def describe(usage: Usage) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from bestiary.cli.answer import show
 from bestiary.errors import BestiaryError
 from bestiary.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from bestiary.generation.completion import Chunk
+    from bestiary.generation.engine.request import Stream
 
 HELP = """\
 /help                 this list
@@ -56,7 +60,7 @@ class Conversation:
         asked = [*self.messages, {"role": "user", "content": text}]
         answer: list[str] = []
 
-        def kept(chunks: Iterator[Any]) -> Iterator[Any]:
+        def kept(chunks: Stream) -> Generator[Chunk, None, None]:
             for chunk in chunks:
                 answer.append(chunk.text)
                 yield chunk

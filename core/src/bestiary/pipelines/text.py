@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
@@ -23,6 +23,7 @@ from bestiary.generation.constraints.state import ConstraintState
 from bestiary.generation.constraints.structured import parse
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.memory import default_tokens
+from bestiary.generation.engine.request import Stream
 from bestiary.generation.engine.statistics import Statistics
 from bestiary.generation.sampling import Sampling, defaults_from, merged
 from bestiary.generation.template import ChatTemplate
@@ -72,7 +73,7 @@ class TextPipeline:
         """Continue a text, or a sequence of token ids."""
         return collect(self.stream(prompt, **options))
 
-    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Chunk]:
+    def stream(self, prompt: Prompt, **options: Any) -> Stream:
         """Continue a text, or a sequence of token ids, chunk by chunk.
 
         The answer is being made from now on, whether it is read or not; close or forget the iterator to stop it.
@@ -101,7 +102,7 @@ class TextPipeline:
         message = self._reader.read(answer, tokens, engine.end_tokens, options.get("tools"))
         return replace(answer, message=message)
 
-    def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> Iterator[Chunk]:
+    def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> Stream:
         """Answer chunk by chunk; the arguments are those of `chat`."""
         tokens, sampling, constraint = self._chat_request(messages, options)
         return self._running().stream(tokens, sampling, constraint=constraint)
@@ -262,9 +263,9 @@ def _template_arguments(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "variables": variables}
 
 
-async def _in_thread(chunks: Iterator[Chunk]) -> AsyncIterator[Chunk]:
+async def _in_thread(chunks: Stream) -> AsyncIterator[Chunk]:
     """Each step in a worker thread; leaving the loop early closes the stream."""
-    with contextlib.closing(chunks):  # type: ignore[type-var]
+    with contextlib.closing(chunks):
         while True:
             chunk = await asyncio.to_thread(next, chunks, None)
             if chunk is None:

@@ -222,8 +222,8 @@ def test_a_stream_that_is_closed_early_leaves_nothing_behind(engine: Engine) -> 
         stream = engine.stream([1, 2, 3], sampling)
         for _ in range(count):
             next(stream)
-        stream.close()  # type: ignore[attr-defined]
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
+        stream.close()
         assert list(stream) == []
     assert collect(engine.stream([1, 2, 3], sampling)).tokens == expected.tokens
 

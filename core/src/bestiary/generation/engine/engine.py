@@ -7,13 +7,12 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 
 from bestiary.errors import BestiaryError, GenerationError, OptionError, OutOfMemory, RequestError
-from bestiary.generation.completion import Chunk
 from bestiary.generation.constraints.state import ConstraintState
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.request import Request, Stream
@@ -95,7 +94,7 @@ class Engine:
         sampling: Sampling,
         priority: int = 0,
         constraint: ConstraintState | None = None,
-    ) -> Iterator[Chunk]:
+    ) -> Stream:
         """Chunks as they come; closing the iterator cancels the request.  Raises RequestError before the first step."""
         return Stream(self.submit(prompt, sampling, priority, constraint), self)
 
