@@ -32,7 +32,7 @@ def measure(engine: Engine, prompt: int, generate: int, requests: int, repeat: i
 
 def _run(engine: Engine, prompt: int, generate: int, requests: int) -> tuple[float, float]:
     """Seconds until the last request has its first token, and tokens a second of all together from then on."""
-    vocabulary = engine.model.model.embed_tokens.weight.shape[0]
+    vocabulary = engine.model.vocab_size
     prompts = [[random.randrange(vocabulary) for _ in range(prompt)] for _ in range(requests)]
     sampling = Sampling(max_tokens=generate, temperature=0.0, ignore_eos=True)
     started = time.perf_counter()

@@ -7,10 +7,10 @@ or a swapped block, never a subclass of another model.  Batches are flat: the to
 from bestiary.nn.activation import activation
 from bestiary.nn.attention import Attention
 from bestiary.nn.batch import AttentionSpec, Batch, LayerState
-from bestiary.nn.decoder import CausalLM, Decoder, DecoderLayer
+from bestiary.nn.decoder import CausalLM, Decoder, DecoderLayer, LanguageModel
 from bestiary.nn.embedding import Embedding
-from bestiary.nn.experts import Experts, MixtureOfExperts, Router
-from bestiary.nn.linear import Linear, PackedWeight
+from bestiary.nn.experts import Experts, ExpertsAdapter, MixtureOfExperts, Router
+from bestiary.nn.linear import Linear, LinearAdapter, PackedWeight
 from bestiary.nn.mlp import MLP, GatedMLP
 from bestiary.nn.norm import LayerNorm, RMSNorm
 from bestiary.nn.rope import Rope, Rotation
@@ -25,10 +25,13 @@ __all__ = [
     "DecoderLayer",
     "Embedding",
     "Experts",
+    "ExpertsAdapter",
     "GatedMLP",
+    "LanguageModel",
     "LayerNorm",
     "LayerState",
     "Linear",
+    "LinearAdapter",
     "MixtureOfExperts",
     "PackedWeight",
     "RMSNorm",

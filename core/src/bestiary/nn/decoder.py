@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -73,6 +74,24 @@ class Decoder(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
+class LanguageModel(Protocol):
+    """What an engine runs: hidden states of a step's tokens, and the logits of those that are wanted."""
+
+    @property
+    def specs(self) -> Sequence[AttentionSpec]:
+        """What to make the batch's layer states from, in order."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding: the ids that a prompt may have."""
+
+    def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """tokens [T] -> the states [T, D] before the head."""
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """states [N, D] -> logits [N, V] in the model's type."""
+
+
 class CausalLM(nn.Module):
     """A decoder and its head, which may cap the logits: softcap * tanh(logits / softcap)."""
 
@@ -85,10 +104,21 @@ class CausalLM(nn.Module):
         """Each layer's attention, in order: what an engine must know to make the states of a batch."""
         return tuple(layer.spec for layer in self.model.layers)  # type: ignore[misc]
 
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding, which may be more than the tokenizer has tokens."""
+        return len(self.model.embed_tokens.weight)
+
+    def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """tokens [T] -> the states [T, D] before the head."""
+        return self.model(tokens, batch)  # type: ignore[no-any-return]
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """states [N, D] -> logits [N, V] in the model's type."""
+        logits: torch.Tensor = self.lm_head(hidden)
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
     def forward(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         """tokens [T] -> logits [N, V] of the batch's outputs, in the model's type."""
-        x = self.model(tokens, batch)
-        if batch.outputs is not None:
-            x = x[batch.outputs]
-        logits: torch.Tensor = self.lm_head(x)
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+        x = self.hidden(tokens, batch)
+        return self.head(x if batch.outputs is None else x[batch.outputs])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -60,6 +62,13 @@ class Router(nn.Module):
         return grouped.masked_fill(~kept[..., None], lowest).flatten(1)
 
 
+class ExpertsAdapter(Protocol):
+    """What adapters add to the projections of experts."""
+
+    def __call__(self, name: str, expert: int, rows: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """y [R, out] of an expert's projection `name`, as the adapters of the step's `rows` [R] change it."""
+
+
 class Experts(nn.Module):
     """Gated feed-forward experts, stacked: gate and up [E, I, D], down [E, D, I]."""
 
@@ -69,6 +78,7 @@ class Experts(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(count, hidden, dim))
         self.down_proj = nn.Parameter(torch.empty(count, dim, hidden))
         self.act = activation(act)
+        self.adapter: ExpertsAdapter | None = None
 
     def forward(self, x: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """x [T, D], weights and indices [T, K] -> [T, D]: tokens are grouped by expert, so each expert runs once."""
@@ -80,13 +90,23 @@ class Experts(nn.Module):
         start = 0
         for expert, count in enumerate(counts):
             if count:
-                h = gathered[start : start + count]
-                h = self.act(F.linear(h, self.gate_proj[expert])) * F.linear(h, self.up_proj[expert])
-                made[start : start + count] = F.linear(h, self.down_proj[expert])
+                part = slice(start, start + count)
+                made[part] = self._expert(expert, gathered[part], tokens[part])
                 start += count
         made = made * weights.flatten()[order, None].to(x.dtype)
         # Back to [T, K, D] and summed in the order of the choice, so that a token's sum does not depend on its batch.
         return torch.empty_like(made).index_copy_(0, order, made).view(*indices.shape, x.shape[1]).sum(1)
+
+    def _expert(self, expert: int, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        gate = self._project("gate_proj", self.gate_proj, expert, x, rows)
+        up = self._project("up_proj", self.up_proj, expert, x, rows)
+        return self._project("down_proj", self.down_proj, expert, self.act(gate) * up, rows)
+
+    def _project(
+        self, name: str, weight: torch.Tensor, expert: int, x: torch.Tensor, rows: torch.Tensor
+    ) -> torch.Tensor:
+        y = F.linear(x, weight[expert])
+        return y if self.adapter is None else self.adapter(name, expert, rows, x, y)
 
 
 class MixtureOfExperts(nn.Module):

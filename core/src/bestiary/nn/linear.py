@@ -20,6 +20,13 @@ class PackedWeight(Protocol):
         """The weight [out, in] as float32."""
 
 
+class LinearAdapter(Protocol):
+    """What adapters add to a linear layer; it knows itself which of them the rows of a step asked for."""
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """y [T, out] of the layer, as the adapters of the rows of x [T, in] change it; y may be written to."""
+
+
 class Linear(nn.Module):
     """y = x W' + b, for x [..., in].  `pack` replaces W by a packed weight; everything else stays as it was."""
 
@@ -28,6 +35,7 @@ class Linear(nn.Module):
         self.weight: nn.Parameter | None = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.packed: PackedWeight | None = None
+        self.adapter: LinearAdapter | None = None
 
     def pack(self, packed: PackedWeight) -> None:
         """Hold `packed` in place of the tensor, which is released."""
@@ -35,6 +43,8 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed is None:
-            return F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
-        y = self.packed.multiply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.packed.shape[0])
-        return y if self.bias is None else y + self.bias
+            y = F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
+        else:
+            y = self.packed.multiply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.packed.shape[0])
+            y = y if self.bias is None else y + self.bias
+        return y if self.adapter is None else self.adapter(x, y)

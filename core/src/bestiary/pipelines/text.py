@@ -216,7 +216,7 @@ class TextPipeline:
     @cached_property
     def _compiler(self) -> ConstraintCompiler:
         engine = self._running()
-        rows = engine.model.model.embed_tokens.weight.shape[0]
+        rows = engine.model.vocab_size
         return ConstraintCompiler(self.tokenizer, rows, engine.end_tokens)
 
     @cached_property

@@ -126,7 +126,7 @@ class Engine:
 
     def _check_prompt(self, prompt: Sequence[int]) -> None:
         """Raises RequestError for a prompt without tokens, with ids that are none, or longer than the context."""
-        vocabulary = self.model.model.embed_tokens.weight.shape[0]
+        vocabulary = self.model.vocab_size
         if not prompt:
             raise RequestError("The prompt has no tokens.", fix="give a text, or at least one token id")
         if not all(type(token) is int and 0 <= token < vocabulary for token in prompt):
