@@ -42,6 +42,7 @@ check: lint type test ## all three
 bench: $(VENV)/test.done ## memory and speed of a load, speed of one and of several requests
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/overhead.py
 
 clean:
 	rm -rf $(VENV)
@@ -58,5 +59,5 @@ $(VENV)/demo.done: $(VENV)/base.done $(PROJECTS)
 
 $(VENV)/test.done: $(VENV)/base.done $(PROJECTS)
 	$(PIP) --no-build-isolation $(ALL)
-	$(PIP) ruff mypy pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis
+	$(PIP) ruff mypy pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib
 	@touch $@

@@ -1,10 +1,9 @@
-"""What one engine gives to one and to several requests at once, and what Python costs in a step.
+"""What one engine gives to one and to several requests at once.
 
     python benchmarks/serve.py [--shape qwen3-0.6b] [--dtype bfloat16] [--prompt 128] [--generate 64] [--json]
 
 Random weights at the sizes of a real model; no download.  Decoding speed counts the tokens after the first of each
-request.  The prefix row asks the same long prompt twice.  The overhead row runs the same engine over a network whose
-layers compute nothing, so that what remains is planning, block tables, the calls of the modules, and sampling.
+request.  The prefix row asks the same long prompt twice.
 """
 
 import argparse
@@ -88,18 +87,6 @@ def prefill(engine: Engine, length: int) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def overhead(shape: str, generate: int) -> float:
-    """Seconds of a decode step when the matrices are empty."""
-    raw = {**COMMON, **SHAPES[shape], "hidden_size": 8, "intermediate_size": 8, "vocab_size": 1024, "head_dim": 2}
-    raw |= {"num_attention_heads": 2, "num_key_value_heads": 1}
-    SHAPES["small"] = raw
-    small, _ = random_model("small", torch.float32)
-    engine = engine_of(small, torch.float32)
-    speed = measure(engine, 16, generate, 1)["decode_tokens_per_second"]
-    engine.close()
-    return 1 / speed
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=sorted(SHAPES), default="qwen3-0.6b")
@@ -123,7 +110,6 @@ def main() -> None:
     found["prompt of 1024, seconds to the first token"] = first
     found["the same again, seconds to the first token"] = again
     engine.close()
-    found["step of an empty network with as many layers, ms"] = 1000 * overhead(options.shape, 4 * options.generate)
     if options.json:
         print(json.dumps(found, indent=2))
         return

@@ -28,6 +28,7 @@ _HOMES = {
             "Quantizer",
             "Source",
             "SourceOptions",
+            "ToolFormat",
         ),
         "bestiary.records",
     ),
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from bestiary.records import Quantizer as Quantizer
     from bestiary.records import Source as Source
     from bestiary.records import SourceOptions as SourceOptions
+    from bestiary.records import ToolFormat as ToolFormat
     from bestiary.weights import cat as cat
     from bestiary.weights import drop as drop
     from bestiary.weights import map as map

@@ -58,6 +58,12 @@ def nbytes(model: nn.Module, dtype: torch.dtype) -> int:
     return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
 
 
+def resident_bytes(model: nn.Module) -> int:
+    """What the weights take, packed ones as they are packed."""
+    packed = [module.packed for module in model.modules() if isinstance(module, Linear) and module.packed is not None]
+    return sum(parameter.nbytes for parameter in model.parameters()) + sum(weight.nbytes for weight in packed)
+
+
 def pull(
     model: nn.Module,
     made: Plan,

@@ -5,7 +5,7 @@ from typing import Any
 
 from bestiary.checkpoints.safetensors_header import sniff
 from bestiary.hookspecs import hookimpl
-from bestiary.records import Loader, PipelineType, Source
+from bestiary.records import Loader, PipelineType, Source, ToolFormat
 from bestiary.sources.file import claims_file
 from bestiary.sources.folder import claims_folder
 from bestiary.sources.hub import claims_hub
@@ -44,4 +44,35 @@ def bestiary_commands(cli: Any) -> None:
 
 @hookimpl
 def bestiary_pipelines() -> Sequence[PipelineType]:
-    return [PipelineType("text", "bestiary.pipelines.text:TextPipeline")]
+    options = ("draft", "draft_tokens", "adapters", "max_requests", "max_waiting", "compile")
+    return [PipelineType("text", "bestiary.pipelines.text:TextPipeline", options)]
+
+
+@hookimpl
+def bestiary_tool_formats() -> Sequence[ToolFormat]:
+    """The formats that many families speak, or one that no plugin builds."""
+    tools = "bestiary.generation.tools."
+    calls = ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>")
+    keys = ("<tool_call>", "<arg_key>", "<arg_value>")
+    deepseek, glm = f"{tools}deepseek:DeepSeekParser", f"{tools}glm:GlmParser"
+    return [
+        ToolFormat("generic", f"{tools}generic:GenericParser", form=f"{tools}generic:FORM"),
+        ToolFormat(
+            "hermes",
+            f"{tools}hermes:HermesParser",
+            ("<tool_call>", "</tool_call>", "name", "arguments"),
+            ("<tool_calls>", "<invoke"),
+            form=f"{tools}hermes:FORM",
+            priority=-10,  # Other formats write something else between the same tags.
+        ),
+        ToolFormat("deepseek", deepseek, (*calls, "```json"), form=f"{tools}deepseek:FENCED"),
+        ToolFormat("deepseek_bare", deepseek, calls, ("```json",), form=f"{tools}deepseek:BARE"),
+        ToolFormat("glm", glm, keys, ("</arg_key><arg_value>",), form=f"{tools}glm:LINES"),
+        ToolFormat("glm_flat", glm, (*keys, "</arg_key><arg_value>"), form=f"{tools}glm:FLAT"),
+        ToolFormat(
+            "harmony",
+            f"{tools}harmony:HarmonyParser",
+            ("<|channel|>", "<|message|>", "functions."),
+            form=f"{tools}harmony_form:FORM",
+        ),
+    ]

@@ -140,6 +140,14 @@ class RequestError(BestiaryError):
     """A prompt or a request cannot be served: too long, empty, or malformed."""
 
 
+class Overloaded(BestiaryError):
+    """Too many requests wait already; the same request may be served later."""
+
+
+class RequestTimeout(BestiaryError):
+    """A request's `timeout` passed before its answer was complete."""
+
+
 class GenerationError(BestiaryError):
     """A step of the model failed: for example its logits were not finite."""
 

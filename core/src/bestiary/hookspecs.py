@@ -1,4 +1,4 @@
-"""The whole contract between Bestiary and its plugins, API version 1.0.
+"""The whole contract between Bestiary and its plugins, API version 1.1.
 
 A plugin is a distribution with an entry point in the group `bestiary` that names a module.  The module implements any
 of these hooks with `@bestiary.hookimpl`.  Hooks are called once, at discovery, and must not import torch.
@@ -9,7 +9,7 @@ from typing import Any
 
 from pluggy import HookimplMarker, HookspecMarker
 
-from bestiary.records import Architecture, KernelBackend, Loader, PipelineType, Quantizer, Source
+from bestiary.records import Architecture, KernelBackend, Loader, PipelineType, Quantizer, Source, ToolFormat
 
 GROUP = "bestiary"
 hookspec = HookspecMarker(GROUP)
@@ -44,6 +44,11 @@ def bestiary_kernels() -> Sequence[KernelBackend]:
 @hookspec
 def bestiary_sources() -> Sequence[Source]:
     """Return the places where a model id may resolve."""
+
+
+@hookspec
+def bestiary_tool_formats() -> Sequence[ToolFormat]:
+    """Return the ways in which models write calls of tools."""
 
 
 @hookspec

@@ -6,9 +6,9 @@ Small files first: source, identity, configuration.  Then the headers of the wei
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from bestiary.identity import identify, read_evidence
 from bestiary.nearest import did_you_mean
 from bestiary.progress import bar
 from bestiary.protocols import Checkpoint, Repository
-from bestiary.records import Architecture, Evidence, Loader, Progress, Quantizer, SourceOptions, resolve
+from bestiary.records import Architecture, Evidence, Loader, PipelineType, Progress, Quantizer, SourceOptions, resolve
 from bestiary.registry import Plugin, Registry, default_registry
 from bestiary.routing import open_repository
 
@@ -41,6 +41,17 @@ class Identified:
     architecture: Architecture
     plugin: Plugin
     config: Config
+    source: SourceOptions
+    registry: Registry
+    """How it was found: other repositories that a pipeline needs are opened likewise."""
+
+    def other(self, model: str, plugin: str | None = None) -> Identified:
+        """Another model that belongs to this one, such as one that drafts for it."""
+        return identify_model(model, replace(self.source, revision=None), self.registry, plugin)
+
+    def repository_of(self, id: str) -> Repository:
+        """Another repository that belongs to this one, such as an adapter's."""
+        return open_repository(id, replace(self.source, revision=None), self.registry)
 
 
 @dataclass(frozen=True)
@@ -49,11 +60,16 @@ class LoadedModel:
 
     identified: Identified
     model: nn.Module
+    plan: Plan
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the checkpoint's tensors, of which the plan made the model."""
     device: torch.device
     dtype: torch.dtype
     quant: str | None = None
     cache_tokens: int | None = None
     """What `load` was told about the cache of keys and values; None: the pipeline decides."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What `load` was told that is the pipeline's own (`PipelineType.options`)."""
 
 
 def load(
@@ -70,7 +86,7 @@ def load(
     offline: bool = False,
     progress: bool | Callable[[Progress], None] | None = None,
     registry: Registry | None = None,
-    **unknown: Any,
+    **options: Any,
 ) -> Any:
     """Load a model and return its pipeline, a context manager.
 
@@ -79,22 +95,20 @@ def load(
     packs the weights while they load, by a scheme that an installed quantizer plugin names.  `cache_tokens` is how
     many tokens of all running requests the cache holds together; by default a whole context, or what half of the free
     memory allows.  `plugin` decides where two plugins claim a model.  `progress` is True for bars on stderr (the
-    default on a terminal), False for silence, or a function that gets Progress events.
+    default on a terminal), False for silence, or a function that gets Progress events.  Other
+    `options` are those of the model's pipeline (see `TextPipeline`).
 
     Raises a BestiaryError that says what, where and what to do: a missing plugin, for example, before any weight file
     is fetched.
     """
-    if unknown:
-        names = [name for name in load.__kwdefaults__ or () if name != "registry"]
-        name = next(iter(unknown))
-        fix = did_you_mean(name, names) or f"the options are {', '.join(names)}"
-        raise OptionError(f'load has no option "{name}".', fix=fix)
     check_cache_tokens(cache_tokens)
     registry = registry or default_registry()
+    _check_options(options, [record for record, _ in registry.records(PipelineType)])
     with _reporting(progress) as report:
-        options = SourceOptions(revision, token, cache_dir, offline, report)
-        identified = identify_model(model, options, registry, plugin)
+        source = SourceOptions(revision, token, cache_dir, offline, report)
+        identified = identify_model(model, source, registry, plugin)
         pipeline = registry.pipeline(identified.architecture.task)
+        _check_options(options, [pipeline])
         pull = partial(
             load_weights,
             identified,
@@ -103,9 +117,19 @@ def load(
             device=device,
             quant=quant,
             cache_tokens=cache_tokens,
+            options=options,
             progress=report,
         )
         return resolve(pipeline.pipeline)(identified, pull)
+
+
+def _check_options(options: Mapping[str, Any], pipelines: Iterable[PipelineType]) -> None:
+    own = [name for name in load.__kwdefaults__ or () if name != "registry"]
+    known = [*own, *(name for pipeline in pipelines for name in pipeline.options)]
+    for name in options:
+        if name not in known:
+            fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"
+            raise OptionError(f'load has no option "{name}".', fix=fix)
 
 
 def identify_model(model: str, options: SourceOptions, registry: Registry, plugin: str | None = None) -> Identified:
@@ -115,9 +139,8 @@ def identify_model(model: str, options: SourceOptions, registry: Registry, plugi
     architecture, owner = identify(evidence, registry, plugin)
     log.info("%s is %s, built by %s %s", model, architecture.name, owner.distribution, owner.version)
     origin = f"{evidence.origin}, config.json"
-    return Identified(
-        repository, evidence, architecture, owner, normalise(evidence.config, origin, architecture.defaults)
-    )
+    config = normalise(evidence.config, origin, architecture.defaults)
+    return Identified(repository, evidence, architecture, owner, config, options, registry)
 
 
 def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, tuple[str, ...]]:
@@ -156,6 +179,7 @@ def load_weights(
     device: str | torch.device = "auto",
     quant: str | None = None,
     cache_tokens: int | None = None,
+    options: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> LoadedModel:
     """Build the network and pull its weights; the options are those of `load`."""
@@ -188,9 +212,10 @@ def load_weights(
     try:
         plan, kind = checked(checkpoint)
         building.pull(model, plan, checkpoint, device=place, dtype=kind, pack=pack, progress=progress)
+        shapes = {name: tuple(checkpoint.shape(name)) for name in checkpoint.names()}
     finally:
         checkpoint.close()
-    return LoadedModel(identified, model, place, kind, quant, cache_tokens)
+    return LoadedModel(identified, model, plan, shapes, place, kind, quant, cache_tokens, options or {})
 
 
 def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-API = (1, 0)
+API = (1, 1)
 """The version of the hooks and records: a new field or argument raises the second number, a removal the first."""
 
 
@@ -82,6 +82,8 @@ class Architecture:
     """Config keys that checkpoints of this family leave out, with the value that they then mean."""
     tiny: str | None = None
     """"module:NAME" of small configurations (config.json objects) on which `bestiary.testing` checks it."""
+    tool_format: str | None = None
+    """Name of the `ToolFormat` that its models speak, for where their chat template does not show one."""
     api: tuple[int, int] = API
 
 
@@ -132,6 +134,8 @@ class PipelineType:
     pipeline: str
     """"module:Class" (identified, pull): it reads the small files that it needs from the `bestiary.loading.Identified`,
     so that what they lack is told first, and then calls pull() for the LoadedModel."""
+    options: tuple[str, ...] = ()
+    """Options of `bestiary.load` that are meant for it; they come in `LoadedModel.options`."""
     api: tuple[int, int] = API
 
 
@@ -163,6 +167,26 @@ class Source:
 
 
 @dataclass(frozen=True)
+class ToolFormat:
+    """One way in which models write calls of tools."""
+
+    name: str
+    parser: str
+    """"module:Class" made of the `bestiary.generation.tools.offered.Offered` of a request, for one answer; what it does
+    is `bestiary.generation.tools.parser.ToolParser`."""
+    present: tuple[str, ...] = ()
+    """Texts that are all in a chat template of the format; without any, it is named and never found in a template."""
+    absent: tuple[str, ...] = ()
+    """Texts of which none is in a chat template of the format."""
+    form: str | None = None
+    """"module:NAME" of the `bestiary.generation.constraints.tools.ToolForm` in which a grammar writes calls, or of an
+    `AnswerForm`; None: calls can be read, but not enforced."""
+    priority: int = 0
+    """Of several formats that a template shows, the one with the highest is taken; of equals the first by name."""
+    api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
 class SourceOptions:
     """What a user may say about where a model comes from."""
 
@@ -183,5 +207,5 @@ class Progress:
     item: str = ""
 
 
-Record = Architecture | Loader | Quantizer | PipelineType | KernelBackend | Source
+Record = Architecture | Loader | Quantizer | PipelineType | KernelBackend | Source | ToolFormat
 Records = Sequence[Record]

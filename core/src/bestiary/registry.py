@@ -19,7 +19,17 @@ import pluggy
 
 from bestiary import hookspecs
 from bestiary.errors import InvalidPlugin, MissingPlugin
-from bestiary.records import API, Architecture, KernelBackend, Loader, PipelineType, Quantizer, Record, Source
+from bestiary.records import (
+    API,
+    Architecture,
+    KernelBackend,
+    Loader,
+    PipelineType,
+    Quantizer,
+    Record,
+    Source,
+    ToolFormat,
+)
 
 log = logging.getLogger("bestiary.plugins")
 R = TypeVar("R", bound=Record)
@@ -31,6 +41,7 @@ _KINDS: dict[str, type[Record]] = {
     "bestiary_pipelines": PipelineType,
     "bestiary_kernels": KernelBackend,
     "bestiary_sources": Source,
+    "bestiary_tool_formats": ToolFormat,
 }
 
 

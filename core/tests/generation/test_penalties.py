@@ -8,23 +8,40 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestiary.errors import OptionError
-from bestiary.generation.penalties import _repeated, penalised
+from bestiary.errors import BestiaryError, GenerationError, OptionError
+from bestiary.generation.choosing import Row
+from bestiary.generation.constraints.masks import packed
+from bestiary.generation.history import History
+from bestiary.generation.penalties import changes, penalise
 from bestiary.generation.sampling import Sampling
 
 VOCABULARY = 12
 TOKENS = [3, 4, 5, 3, 4, 5, 3, 3, 11]
 LOGITS = np.linspace(-3, 3, VOCABULARY, dtype=np.float32)
+NONE: frozenset[int] = frozenset()
 
 
-def changed(tokens: list[int] = TOKENS, prompt_length: int = 3, **options: Any) -> np.ndarray:
-    named = {name: options.pop(name) for name in ("breakers", "ends") if name in options}
-    return penalised(torch.tensor(LOGITS), Sampling(**options), tokens, prompt_length, **named).numpy()
+def row(tokens: list[int] = TOKENS, prompt_length: int = 3, **options: Any) -> Row:
+    named = {name: options.pop(name) for name in ("mask", "drafts", "history") if name in options}
+    breakers, ends = options.pop("breakers", NONE), options.pop("ends", NONE)
+    return Row(Sampling(**options), tokens, prompt_length, 0.5, breakers, ends, **named)
 
 
-def test_nothing_asked_changes_nothing() -> None:
-    logits = torch.tensor(LOGITS)
-    assert penalised(logits, Sampling(), TOKENS, 3) is logits
+def changed(*arguments: Any, **options: Any) -> np.ndarray:
+    logits = torch.tensor(LOGITS)[None]
+    assert penalise(logits, [row(*arguments, **options)]) == {}
+    return logits[0].numpy()
+
+
+def test_what_asks_for_nothing_changes_nothing() -> None:
+    for options in (
+        {},
+        {"temperature": 2.0, "top_p": 0.5},
+        {"min_tokens": 6, "ends": frozenset([1])},
+        {"min_tokens": 9},
+    ):
+        assert not changes(row(**options)), options
+        np.testing.assert_array_equal(changed(**options), LOGITS)
 
 
 def test_frequency_and_presence_count_the_answer_alone() -> None:
@@ -107,22 +124,104 @@ def test_dry_is_what_its_author_states(tokens: list[int], allowed: int, breakers
     np.testing.assert_allclose(found, naive_dry(tokens, 0.8, 1.5, allowed, breakers), rtol=1e-5, atol=1e-4)
 
 
-def test_dry_is_linear_in_the_context() -> None:
-    """On one token repeated, where comparing place by place is quadratic."""
+def test_a_long_repetition_costs_no_more_than_a_number_can_hold() -> None:
+    found = changed([1] * 500, 0, dry_multiplier=100.0, dry_base=10.0)
+    assert found[1] < -1e38 and not np.isnan(found).any()
+    np.testing.assert_array_equal(np.delete(found, 1), np.delete(LOGITS, 1))
 
-    class Counted(int):
-        compared = 0
 
-        def __eq__(self, other: object) -> bool:
-            Counted.compared += 1
-            return int(self) == other
+def test_a_mask_forbids_all_that_it_does_not_allow() -> None:
+    allowed = np.arange(VOCABULARY) % 3 == 1
+    found = changed(mask=packed(allowed))
+    np.testing.assert_array_equal(found, np.where(allowed, LOGITS, -np.inf))
+    short = changed(mask=packed(np.ones(0, bool)))  # a model may have more rows than the mask has bits
+    assert np.isneginf(short).all()
 
-        __hash__ = int.__hash__
 
-    for length in (1000, 4000):
-        Counted.compared = 0
-        _repeated([Counted(1)] * length, frozenset())
-        assert Counted.compared <= 3 * length
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "frequency_penalty": st.floats(-2, 2),
+        "presence_penalty": st.floats(-2, 2),
+        "repetition_penalty": st.floats(0.1, 3),
+        "dry_multiplier": st.floats(0, 2),
+        "logit_bias": st.dictionaries(st.integers(0, VOCABULARY), st.floats(-100, 100), max_size=3),
+        "min_tokens": st.integers(0, 12),
+        "ends": st.frozensets(st.sampled_from([0, 5, VOCABULARY + 5]), min_size=1),
+        "mask": st.integers(1, 2**VOCABULARY - 1).map(lambda bits: np.array([bits], np.int32)),
+        "processors": st.just((lambda logits, tokens: logits * 2,)),
+    },
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(OPTIONS, min_size=1, max_size=6), st.integers(0, 3))
+def test_rows_are_changed_together_as_each_alone(many: list[dict[str, Any]], drafts: int) -> None:
+    """And with a history as without one, whatever part of the tokens are guesses."""
+    source = np.random.default_rng(len(many))
+    logits = torch.from_numpy(source.normal(size=(len(many), VOCABULARY)).astype(np.float32))
+    rows = [row(**options) for options in many]
+    alone = torch.cat([logits[place : place + 1].clone() for place in range(len(rows))])
+    for place, single in enumerate(rows):
+        assert penalise(alone[place : place + 1], [single]) == {}
+    histories = [History() for _ in rows]
+    for count in (0, drafts):
+        followed = [
+            row(drafts=count, history=history, **options) for options, history in zip(many, histories, strict=True)
+        ]
+        together = logits.clone()
+        assert penalise(together, followed) == {}
+        assert torch.equal(together, alone)
+    for place, single in enumerate(rows):
+        assert changes(single) or torch.equal(alone[place], logits[place])
+
+
+# A request's own functions
+
+
+def broken(logits: torch.Tensor, tokens: Any) -> torch.Tensor:
+    raise ValueError("no such word")
+
+
+def refusing(logits: torch.Tensor, tokens: Any) -> torch.Tensor:
+    raise OptionError("It has its own words.")
+
+
+def short(logits: torch.Tensor, tokens: Any) -> torch.Tensor:
+    return logits[:3]
+
+
+def empty(logits: torch.Tensor, tokens: Any) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    "processor, kind, told",
+    [
+        (broken, GenerationError, "no such word"),
+        (refusing, OptionError, "It has its own words"),
+        (short, GenerationError, r"torch.Size\(\[3\]\)"),
+        (empty, GenerationError, "returned None"),
+    ],
+)
+def test_a_processor_that_fails_fails_its_own_row(processor: Any, kind: type[BestiaryError], told: str) -> None:
+    logits = torch.tensor(LOGITS).repeat(3, 1)
+    errors = penalise(logits, [row(presence_penalty=1.0), row(processors=(processor,)), row(presence_penalty=1.0)])
+    assert list(errors) == [1]
+    with pytest.raises(kind, match=told):
+        raise errors[1]
+    assert torch.equal(logits[0], logits[2])
+    np.testing.assert_array_equal(logits[0], changed(presence_penalty=1.0))
+
+
+def test_a_processor_may_write_into_what_it_is_given_and_answer_in_another_type() -> None:
+    def write(logits: torch.Tensor, tokens: Any) -> torch.Tensor:
+        logits[3] = 50.0
+        return logits.double()
+
+    expected = LOGITS.copy()
+    expected[3] = 50.0
+    np.testing.assert_array_equal(changed(processors=(write,)), expected)
 
 
 @pytest.mark.parametrize(

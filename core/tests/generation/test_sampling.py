@@ -1,170 +1,15 @@
-"""Sampling: the bounds of every option, and the choice against a plain statement of its rule."""
+"""Sampling: the bounds of every option, and where its defaults come from."""
 
 import math
-from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from bestiary.errors import OptionError
-from bestiary.generation.sampling import Sampling, choose, defaults_from, merged
+from bestiary.generation.randomness import derived, uniform
+from bestiary.generation.sampling import Sampling, defaults_from, merged
 
-V = 12
 BIG = 10**5000
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def logits_of(seed: int, count: int = V, spread: float = 2.0) -> torch.Tensor:
-    return torch.randn(count, generator=generator(seed)) * spread
-
-
-def filtered(logits: torch.Tensor, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, probabilities) of what is left, best first: temperature, softmax, top_k, top_p, min_p, then to one."""
-    scaled = logits.numpy().astype(np.float64) / sampling.temperature
-    probabilities = np.exp(scaled - scaled.max())
-    probabilities /= probabilities.sum()
-    tokens = np.argsort(-probabilities, kind="stable")
-    if sampling.top_k:
-        tokens = tokens[: sampling.top_k]
-    kept, total = [], 0.0
-    for token in tokens:
-        if not kept or total < sampling.top_p or sampling.top_p == 1.0:
-            kept.append(token)
-        total += probabilities[token]
-    best = probabilities[kept[0]]
-    left = np.array([token for token in kept if probabilities[token] >= sampling.min_p * best])
-    return left, probabilities[left] / probabilities[left].sum()
-
-
-def reachable(logits: torch.Tensor, sampling: Sampling, draws: int = 300) -> set[int]:
-    source = generator(0)
-    return {choose(logits, sampling, source) for _ in range(draws)}
-
-
-# The choice
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0, 1e-9, 9e-6])
-def test_no_temperature_takes_the_best_token_and_no_random_number(temperature: float) -> None:
-    for seed in range(20):
-        source = generator(0)
-        logits = logits_of(seed)
-        assert choose(logits, Sampling(temperature=temperature, top_k=3, top_p=0.5), source) == int(logits.argmax())
-        assert torch.equal(source.get_state(), generator(0).get_state())
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"temperature": 0.3},
-        {"temperature": 2.0},
-        {"temperature": 100.0},
-        {"top_k": 0},
-        {"top_k": 1},
-        {"top_k": 4},
-        {"top_k": 500},
-        {"top_p": 0.0},
-        {"top_p": 0.5},
-        {"top_p": 0.95},
-        {"min_p": 0.1},
-        {"min_p": 1.0},
-        {"top_k": 5, "top_p": 0.7},
-        {"top_k": 5, "min_p": 0.2},
-        {"top_p": 0.7, "min_p": 0.2},
-        {"temperature": 1.7, "top_k": 6, "top_p": 0.8, "min_p": 0.15},
-    ],
-    ids=str,
-)
-def test_one_uniform_number_picks_from_what_the_filters_leave(options: dict[str, Any]) -> None:
-    sampling = Sampling(**{"temperature": 1.0, **options})
-    for seed in range(60):
-        logits = logits_of(seed)
-        tokens, probabilities = filtered(logits, sampling)
-        uniform = torch.rand((), generator=generator(seed), dtype=torch.float64).item()
-        expected = tokens[min(int(np.searchsorted(probabilities.cumsum(), uniform, side="right")), len(tokens) - 1)]
-        assert choose(logits, sampling, generator(seed)) == expected
-
-
-@pytest.mark.parametrize(
-    "options, warper",
-    [
-        ({"top_k": 3}, TopKLogitsWarper(3)),
-        ({"top_p": 0.6}, TopPLogitsWarper(0.6)),
-        ({"top_p": 0.9}, TopPLogitsWarper(0.9)),
-        ({"min_p": 0.2}, MinPLogitsWarper(0.2)),
-    ],
-    ids=["top_k", "top_p", "larger top_p", "min_p"],
-)
-def test_each_filter_alone_keeps_the_tokens_that_transformers_keeps(options: dict[str, Any], warper: Any) -> None:
-    for seed in range(6):
-        logits = logits_of(seed, count=6, spread=1.0)
-        kept = torch.isfinite(warper(None, logits[None])[0]).nonzero().flatten().tolist()
-        assert reachable(logits, Sampling(temperature=1.0, **options)) == set(kept)
-
-
-def test_top_p_stops_at_the_token_that_reaches_it() -> None:
-    logits = torch.tensor([0.125, 0.5, 0.25, 0.125]).log()
-    for top_p, kept in ((0.0, {1}), (0.5, {1}), (0.51, {1, 2}), (0.75, {1, 2}), (0.76, {0, 1, 2}), (1.0, {0, 1, 2, 3})):
-        assert reachable(logits, Sampling(temperature=1.0, top_p=top_p)) == kept, top_p
-
-
-def test_temperature_comes_before_the_filters() -> None:
-    logits = torch.tensor([0.5, 0.3, 0.2]).log()
-    assert reachable(logits, Sampling(temperature=1.0, top_p=0.6)) == {0, 1}
-    assert reachable(logits, Sampling(temperature=0.1, top_p=0.6)) == {0}
-    assert reachable(logits, Sampling(temperature=100.0, top_p=0.7)) == {0, 1, 2}
-    assert reachable(logits, Sampling(temperature=1.0, min_p=0.5)) == {0, 1}
-    assert reachable(logits, Sampling(temperature=3.0, min_p=0.5)) == {0, 1, 2}
-
-
-def test_tokens_of_one_probability_are_kept_in_the_order_of_their_ids() -> None:
-    assert reachable(torch.zeros(9), Sampling(temperature=1.0, top_k=3)) == {0, 1, 2}
-    assert reachable(torch.zeros(5000), Sampling(temperature=1.0, top_k=3), 50) == {0, 1, 2}
-    assert reachable(torch.zeros(9), Sampling(temperature=1.0, min_p=1.0)) == set(range(9))
-    assert choose(torch.zeros(9), Sampling(), generator(0)) == 0
-
-
-# 99.99 % of the chi-square distribution with so many degrees of freedom (Abramowitz and Stegun, table 26.8).
-CRITICAL = {3: 21.1, 5: 25.7, 11: 37.4}
-
-
-@pytest.mark.parametrize("options, freedom", [({}, 11), ({"temperature": 0.7, "top_k": 6}, 5), ({"top_k": 4}, 3)])
-def test_drawn_tokens_are_distributed_as_the_filters_say(options: dict[str, Any], freedom: int) -> None:
-    sampling = Sampling(**{"temperature": 1.0, **options})
-    logits, source, draws = logits_of(3, spread=0.7), generator(11), 4000
-    counts = Counter(choose(logits, sampling, source) for _ in range(draws))
-    tokens, probabilities = filtered(logits, sampling)
-    assert set(counts) <= set(tokens.tolist()) and len(tokens) == freedom + 1
-    expected = probabilities * draws
-    drawn = np.array([counts[int(token)] for token in tokens])
-    assert float(((drawn - expected) ** 2 / expected).sum()) < CRITICAL[freedom]
-
-
-def test_the_same_seed_gives_the_same_tokens() -> None:
-    sampling = Sampling(temperature=1.0)
-
-    def draw(seed: int) -> list[int]:
-        source = generator(seed)
-        return [choose(logits_of(step), sampling, source) for step in range(50)]
-
-    assert draw(5) == draw(5) != draw(6)
-
-
-def test_a_very_improbable_tail_is_never_out_of_range() -> None:
-    logits = torch.full((50_000,), -30.0)
-    logits[7] = 30.0
-    assert reachable(logits, Sampling(temperature=1.0), 50) == {7}
-    logits = torch.full((50_000,), -1e38)
-    logits[7] = 1e38
-    assert reachable(logits, Sampling(temperature=1e-4), 5) == {7}
-
 
 # Bounds
 
@@ -172,7 +17,9 @@ HOSTILE = [-1, 2**31 + 1, 2**63, 2**64, BIG, -BIG, math.nan, math.inf, -math.inf
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
-@pytest.mark.parametrize("name", ["max_tokens", "temperature", "top_k", "top_p", "min_p", "logprobs"])
+@pytest.mark.parametrize(
+    "name", ["max_tokens", "temperature", "top_k", "top_p", "min_p", "logprobs", "prompt_logprobs", "n", "best_of"]
+)
 def test_a_number_out_of_bounds_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(OptionError, match=name):
         Sampling(**{name: value})
@@ -197,6 +44,16 @@ def test_a_number_out_of_bounds_is_refused_by_name(name: str, value: Any) -> Non
         ("seed", BIG, 0),
         ("logprobs", 21, 20),
         ("logprobs", 1.0, 0),
+        ("prompt_logprobs", 21, 20),
+        ("prompt_logprobs", -1, None),
+        ("n", 0, 1),
+        ("n", 129, 128),
+        ("n", None, 2),
+        ("best_of", 0, 1),
+        ("best_of", 129, 128),
+        ("best_of", 1.0, None),
+        ("echo", "no", False),
+        ("echo", None, True),
         ("stop", "", "a"),
         ("stop", ["a", ""], ["a", "b"]),
         ("stop", ["a"] * 65, ["a"] * 64),
@@ -222,9 +79,17 @@ def test_bounds_are_exact(name: str, bad: Any, good: Any) -> None:
         Sampling(**{name: bad})
 
 
-def test_every_seed_in_bounds_seeds_a_generator() -> None:
+def test_the_best_are_chosen_from_no_fewer_than_are_returned() -> None:
+    assert Sampling(n=3, best_of=3).best_of == 3
+    with pytest.raises(OptionError, match="best_of is 2; a whole number from 3 to 128"):
+        Sampling(n=3, best_of=2)
+    with pytest.raises(OptionError, match="best_of"):
+        merged(Sampling(best_of=2), {"n": 3})
+
+
+def test_every_seed_in_bounds_gives_numbers() -> None:
     for seed in (-(2**63), -1, 0, 2**63 - 1):
-        torch.Generator().manual_seed(Sampling(seed=seed).seed or 0)
+        assert 0 <= uniform(derived(Sampling(seed=seed).seed or 0, 1), 0) < 1
 
 
 def test_one_stop_text_is_not_a_list_of_letters() -> None:

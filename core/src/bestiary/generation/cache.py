@@ -7,32 +7,34 @@ from collections.abc import Sequence
 import torch
 
 from bestiary.nn.attend import attend
-from bestiary.nn.batch import AttentionSpec, Batch
+from bestiary.nn.batch import AttentionSpec, Batch, RecurrentSpec
 
 
 class LayerCache:
-    """One layer's keys and values of one sequence: [KH, capacity, D], doubled when full."""
+    """What one layer remembers of one sequence: keys and values [KH, capacity, D], doubled when full, or a state."""
 
     def __init__(self) -> None:
         self.keys: torch.Tensor | None = None
         self.values: torch.Tensor | None = None
+        self.state: tuple[torch.Tensor, ...] | None = None
         self.length = 0
 
-    def extend(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def extend(self, k: torch.Tensor, v: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Add k and v [KH, T, D]; returns all that is remembered, [KH, S, D]."""
         total = self.length + k.shape[1]
-        if self.keys is None or self.values is None or total > self.keys.shape[1]:
-            self.keys, self.values = self._grown(self.keys, k, total), self._grown(self.values, v, total)
-        self.keys[:, self.length : total] = k
-        self.values[:, self.length : total] = v
+        self.keys = self._with(self.keys, k, total)
+        self.values = None if v is None else self._with(self.values, v, total)
         self.length = total
-        return self.keys[:, :total], self.values[:, :total]
+        return self.keys[:, :total], None if self.values is None else self.values[:, :total]
 
-    def _grown(self, old: torch.Tensor | None, new: torch.Tensor, total: int) -> torch.Tensor:
-        grown = new.new_empty(new.shape[0], max(64, 2 * total), new.shape[2])
-        if old is not None:
-            grown[:, : self.length] = old[:, : self.length]
-        return grown
+    def _with(self, old: torch.Tensor | None, new: torch.Tensor, total: int) -> torch.Tensor:
+        if old is None or total > old.shape[1]:
+            grown = new.new_empty(new.shape[0], max(64, 2 * total), new.shape[2])
+            if old is not None:
+                grown[:, : self.length] = old[:, : self.length]
+            old = grown
+        old[:, self.length : total] = new
+        return old
 
 
 class SequenceCache:
@@ -47,29 +49,59 @@ class SequenceCache:
 
 
 class FlatLayer:
-    """One layer's state for the sequences of a step (a `bestiary.nn.LayerState`)."""
+    """One layer's state for the sequences of a step (a `bestiary.nn.LayerState`, or a `RecurrentState`)."""
 
-    def __init__(self, caches: Sequence[LayerCache], counts: Sequence[int]) -> None:
-        self.caches, self.counts = caches, counts
+    def __init__(
+        self,
+        caches: Sequence[LayerCache],
+        counts: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`dtype` is that of states that say none."""
+        self.caches, self.counts, self.dtype, self.device = caches, counts, dtype, device
 
     def attend(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
-        v: torch.Tensor,
+        v: torch.Tensor | None,
         spec: AttentionSpec,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        parts = zip(self.caches, *(torch.split(tensor, list(self.counts)) for tensor in (q, k, v)), strict=True)
-        made = []
-        for cache, new_q, new_k, new_v in parts:
-            keys, values = cache.extend(new_k.transpose(0, 1), new_v.transpose(0, 1))
-            made.append(attend(new_q.transpose(0, 1), keys, values, spec, sinks).transpose(0, 1))
+        made, start = [], 0
+        for cache, count in zip(self.caches, self.counts, strict=True):
+            part = slice(start, start + count)
+            start += count
+            keys, values = cache.extend(k[part].transpose(0, 1), None if v is None else v[part].transpose(0, 1))
+            made.append(attend(q[part].transpose(0, 1), keys, values, spec, sinks).transpose(0, 1))
         return made[0] if len(made) == 1 else torch.cat(made)
+
+    def load(self, spec: RecurrentSpec) -> tuple[torch.Tensor, ...]:
+        if all(cache.state is None for cache in self.caches):
+            kinds = spec.dtypes or (self.dtype,) * len(spec.shapes)
+            return tuple(
+                torch.zeros((len(self.caches), *shape), dtype=kind, device=self.device)
+                for shape, kind in zip(spec.shapes, kinds, strict=True)
+            )
+        states = next(cache.state for cache in self.caches if cache.state is not None)
+        empty = tuple(torch.zeros_like(tensor) for tensor in states)
+        parts = (cache.state or empty for cache in self.caches)
+        return tuple(torch.stack(tensors) for tensors in zip(*parts, strict=True))
+
+    def store(self, states: Sequence[torch.Tensor]) -> None:
+        for place, (cache, count) in enumerate(zip(self.caches, self.counts, strict=True)):
+            cache.state = tuple(tensor[place].clone() for tensor in states)
+            cache.length += count
 
 
 def make_batch(
-    caches: Sequence[SequenceCache], counts: Sequence[int], device: torch.device | str, *, all_outputs: bool = False
+    caches: Sequence[SequenceCache],
+    counts: Sequence[int],
+    device: torch.device | str,
+    *,
+    all_outputs: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Batch:
     """The batch in which each sequence gets `counts` new tokens.  Logits are wanted for its last one, or for all."""
     positions, lengths, last, total = [], [], [], 0
@@ -79,7 +111,9 @@ def make_batch(
         lengths.append(torch.full((count,), start + count))
         total += count
         last.append(total - 1)
-    layers = [FlatLayer(states, counts) for states in zip(*(cache.layers for cache in caches), strict=True)]
+    layers = [
+        FlatLayer(states, counts, dtype, device) for states in zip(*(cache.layers for cache in caches), strict=True)
+    ]
     return Batch(
         torch.cat(positions).to(device),
         torch.cat(lengths).to(device),

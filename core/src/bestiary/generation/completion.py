@@ -1,10 +1,10 @@
 """What generation returns."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from bestiary.errors import GenerationError
-from bestiary.generation.tools.events import Message
+from bestiary.generation.tools.events import Event, Message
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ class Completion:
     usage: Usage
     message: Message | None = None
     """A chat's answer taken apart: content, reasoning and tool calls; None for completions."""
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of the prompt's tokens from the second on, where `prompt_logprobs` asked for them."""
+    others: tuple["Completion", ...] = ()
+    """The other answers, where `n` asked for several."""
+
+    @property
+    def choices(self) -> tuple["Completion", ...]:
+        """All the answers, this one first."""
+        return (self, *self.others)
 
     def __str__(self) -> str:
         return self.text
@@ -58,31 +67,45 @@ class Completion:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a streamed answer.  The last one has the finish_reason and the usage, and may have no text."""
+    """A piece of a streamed answer; the last one of each answer has its finish_reason and usage, and maybe no text."""
 
     text: str
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
+    index: int = 0
+    """Which of several answers it belongs to."""
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    """With the first chunk of the first answer, where they were asked for."""
+    events: tuple[Event, ...] = ()
+    """In a chat: what was read in the answer; then `text` is content alone."""
 
     def __str__(self) -> str:
         return self.text
 
 
 def collect(chunks: Iterable[Chunk]) -> Completion:
-    """The whole answer of a stream."""
-    text: list[str] = []
-    tokens: list[int] = []
-    logprobs: list[TokenLogprob] = []
-    chunk = None
+    """The whole answer of a stream, with the others where there are several."""
+    parts: dict[int, list[Chunk]] = {}
     for chunk in chunks:
-        text.append(chunk.text)
-        tokens.extend(chunk.tokens)
-        logprobs.extend(chunk.logprobs or ())
-    if chunk is None or chunk.finish_reason is None or chunk.usage is None:
+        parts.setdefault(chunk.index, []).append(chunk)
+    if not parts:
         raise GenerationError("The stream ended before its last chunk.")
-    with_logprobs = chunk.logprobs is not None
+    first, *others = (_whole(parts[index]) for index in sorted(parts))
+    return replace(first, others=tuple(others))
+
+
+def _whole(chunks: Sequence[Chunk]) -> Completion:
+    last = chunks[-1]
+    if last.finish_reason is None or last.usage is None:
+        raise GenerationError("The stream ended before its last chunk.")
+    logprobs = tuple(made for chunk in chunks for made in chunk.logprobs or ())
     return Completion(
-        "".join(text), tuple(tokens), tuple(logprobs) if with_logprobs else None, chunk.finish_reason, chunk.usage
+        "".join(chunk.text for chunk in chunks),
+        tuple(token for chunk in chunks for token in chunk.tokens),
+        None if last.logprobs is None else logprobs,
+        last.finish_reason,
+        last.usage,
+        prompt_logprobs=next((chunk.prompt_logprobs for chunk in chunks if chunk.prompt_logprobs is not None), None),
     )

@@ -11,8 +11,6 @@ from bestiary.errors import OptionError, shown
 from bestiary.nearest import did_you_mean
 
 if TYPE_CHECKING:
-    import torch
-
     from bestiary.generation.penalties import Processor
 
 
@@ -59,6 +57,14 @@ class Sampling:
     """Functions (logits [V], all tokens so far) -> logits, called after the penalties and the bias."""
     logprobs: int | None = None
     """Return log-probabilities, with this many of the most probable tokens (0 to 20) for each step."""
+    prompt_logprobs: int | None = None
+    """Return those of the prompt's tokens too, with this many of the most probable ones (0 to 20)."""
+    echo: bool = False
+    """Begin the answer with the prompt's text."""
+    n: int = 1
+    """How many answers to return."""
+    best_of: int | None = None
+    """How many to make, of which the `n` most probable are returned; None: as many as are returned."""
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -72,6 +78,9 @@ class Sampling:
         _number("min_p", self.min_p, 0.0, 1.0)
         _whole("seed", self.seed, -(1 << 63), (1 << 63) - 1)
         _whole("logprobs", self.logprobs, 0, 20)
+        _whole("prompt_logprobs", self.prompt_logprobs, 0, 20)
+        _whole("n", self.n, 1, 128)
+        _whole("best_of", self.best_of, self.n, 128)
         if any(not isinstance(text, str) or not 0 < len(text) <= 1024 for text in self.stop):
             raise OptionError("stop takes texts of 1 to 1024 characters.")
         for token in self.stop_tokens:
@@ -92,8 +101,9 @@ class Sampling:
         if not all(callable(processor) for processor in self.processors):
             raise OptionError("processors takes functions (logits, tokens) -> logits.")
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
-        if not isinstance(self.ignore_eos, bool):
-            raise OptionError(f"ignore_eos is {shown(self.ignore_eos)}; True or False is due.")
+        for name in ("ignore_eos", "echo"):
+            if not isinstance(getattr(self, name), bool):
+                raise OptionError(f"{name} is {shown(getattr(self, name))}; True or False is due.")
 
 
 def merged(defaults: Sampling, options: Mapping[str, Any]) -> Sampling:
@@ -122,42 +132,11 @@ def defaults_from(generation_config: Mapping[str, Any]) -> Sampling:
         raise OptionError(error.what, where="generation_config.json") from error
 
 
-def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next token from logits [V] in float32.
-
-    The order is: temperature, softmax, top_k, top_p, min_p; then one uniform number of the generator picks from what is
-    left, in order of probability.
-    """
-    import torch
-
-    if sampling.temperature < 1e-5:
-        return int(logits.argmax())
-    scaled = (logits - logits.max()) / sampling.temperature  # less the largest, so that no quotient overflows
-    probabilities, tokens = _most_probable(scaled.softmax(-1), sampling.top_k or len(logits))
-    if sampling.top_p < 1.0:
-        # A token stays while those before it have not reached top_p, so that at least one stays.
-        before = probabilities.cumsum(0) - probabilities
-        probabilities = probabilities[: max(1, int((before < sampling.top_p).sum()))]
-    if sampling.min_p > 0.0:
-        probabilities = probabilities[: max(1, int((probabilities >= sampling.min_p * probabilities[0]).sum()))]
-    sums = probabilities.double().cumsum(0)
-    drawn = torch.rand((), generator=generator, dtype=torch.float64).item() * sums[-1].item()
-    return int(tokens[min(int(torch.searchsorted(sums, drawn, right=True)), len(sums) - 1)])
-
-
-def _most_probable(probabilities: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest `count` probabilities with their tokens, in order; of equal ones the lower token comes first."""
-    if count >= len(probabilities):
-        values, tokens = probabilities.sort(descending=True, stable=True)
-        return values, tokens
-    # Sorting a whole vocabulary takes many times as long as finding the few that can be drawn.
-    candidates = (probabilities >= probabilities.topk(count).values[-1]).nonzero().flatten()
-    values, order = probabilities[candidates].sort(descending=True, stable=True)
-    return values[:count], candidates[order][:count]
+_OPTIONAL = ("max_tokens", "top_k", "seed", "logprobs", "prompt_logprobs", "best_of")
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if value is None and name in ("max_tokens", "top_k", "seed", "logprobs"):
+    if value is None and name in _OPTIONAL:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 
 from bestiary.generation.cache import SequenceCache, make_batch
-from bestiary.nn import CausalLM
+from bestiary.nn import LanguageModel
 
 
 @torch.no_grad()
-def score(model: CausalLM, tokens: Sequence[int], device: torch.device) -> torch.Tensor:
+def score(model: LanguageModel, tokens: Sequence[int], device: torch.device) -> torch.Tensor:
     """Float32 logits [T, V] that follow each token, through the plain cache that every other one must equal."""
     cache = SequenceCache(len(model.specs))
     batch = make_batch([cache], [len(tokens)], device, all_outputs=True)
-    return model(torch.tensor(tokens, device=device), batch).float()  # type: ignore[no-any-return]
+    return model.head(model.hidden(torch.tensor(tokens, device=device), batch)).float()

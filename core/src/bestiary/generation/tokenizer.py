@@ -88,6 +88,10 @@ class Tokenizer:
             text, add_special_tokens=False, allow_special=allow_special
         )  # the newline grew into the text
 
+    def same_tokens(self, other: "Tokenizer") -> bool:
+        """Whether every id stands for the same token in both, so that one model's tokens mean the same to another."""
+        return bool(self._backend.get_vocab(True) == other._backend.get_vocab(True))
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`; ids that no token has add nothing.
 

@@ -6,7 +6,7 @@ or a swapped block, never a subclass of another model.  Batches are flat: the to
 
 from bestiary.nn.activation import activation
 from bestiary.nn.attention import Attention
-from bestiary.nn.batch import AttentionSpec, Batch, LayerState
+from bestiary.nn.batch import AttentionSpec, Batch, LayerSpec, LayerState, RecurrentSpec, RecurrentState
 from bestiary.nn.decoder import CausalLM, Decoder, DecoderLayer, LanguageModel
 from bestiary.nn.embedding import Embedding
 from bestiary.nn.experts import Experts, ExpertsAdapter, MixtureOfExperts, Router
@@ -29,12 +29,15 @@ __all__ = [
     "GatedMLP",
     "LanguageModel",
     "LayerNorm",
+    "LayerSpec",
     "LayerState",
     "Linear",
     "LinearAdapter",
     "MixtureOfExperts",
     "PackedWeight",
     "RMSNorm",
+    "RecurrentSpec",
+    "RecurrentState",
     "Rope",
     "Rotation",
     "Router",

@@ -7,12 +7,14 @@ from bestiary.nn.batch import AttentionSpec
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spec: AttentionSpec, sinks: torch.Tensor | None = None
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None, spec: AttentionSpec, sinks: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """q [H, T, D], k and v [KH, S, D] of one sequence -> [H, T, D].
+    """q [H, T, D], k and v [KH, S, D] of one sequence -> [H, T, D]; of a latent v is None.
 
     The queries are the last T of the S positions; each sees itself and the past, within the window.
     """
+    if v is None:
+        v = k[..., : spec.latent]
     new, seen = q.shape[1], k.shape[1]
     if spec.window is not None and seen - new + 1 > spec.window:
         # The oldest query sees no further back than this.
@@ -57,4 +59,4 @@ def _attend_by_hand(
     weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
     if sinks is not None:
         weights = weights[..., :-1]
-    return (weights.reshape(spec.kv_heads, -1, k.shape[1]) @ v).view(heads, new, dim)
+    return (weights.reshape(spec.kv_heads, -1, k.shape[1]) @ v).view(heads, new, v.shape[-1])

@@ -25,23 +25,59 @@ class AttentionSpec:
     """A query sees this many positions, its own among them; None: all of the past."""
     softcap: float | None = None
     """Scores become softcap * tanh(scores / softcap)."""
+    latent: int | None = None
+    """The values are the first so many numbers of the keys, and not kept beside them (multi-head latent attention,
+    DeepSeek-V2, arXiv 2405.04434, with the projections of keys and values absorbed)."""
+
+    @property
+    def value_dim(self) -> int:
+        return self.latent or self.head_dim
+
+
+@dataclass(frozen=True)
+class RecurrentSpec:
+    """A layer that keeps a state of fixed size in place of every token: a state space, a delta rule, a convolution."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    """Of the state's tensors, for one sequence."""
+    dtypes: tuple[torch.dtype, ...] = ()
+    """Their types; empty: the cache's."""
+
+
+LayerSpec = AttentionSpec | RecurrentSpec
+"""What a layer remembers of a sequence."""
 
 
 class LayerState(Protocol):
-    """One layer's view of the sequences of a step."""
+    """One attention layer's view of the sequences of a step."""
 
     def attend(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
-        v: torch.Tensor,
+        v: torch.Tensor | None,
         spec: AttentionSpec,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Remember k and v [T, KH, D], and attend from q [T, H, D] to all that each sequence remembers: [T, H, D].
 
-        `sinks` [H] are learned scores that take probability and give nothing.
+        `sinks` [H] are learned scores that take probability and give nothing.  Of a latent v is None, and the result
+        [T, H, latent].
         """
+
+
+class RecurrentState(Protocol):
+    """One recurrent layer's view of the sequences of a step."""
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """How many rows of the batch each sequence has."""
+
+    def load(self, spec: RecurrentSpec) -> tuple[torch.Tensor, ...]:
+        """The state of each sequence after its earlier tokens, [N, *shape]; zeros where it begins."""
+
+    def store(self, states: Sequence[torch.Tensor]) -> None:
+        """The state of each sequence after this step's tokens."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +88,7 @@ class Batch:
     """[T] int64: each token's position in its sequence."""
     lengths: torch.Tensor
     """[T] int64: the length of each token's sequence after this step; rotary scalings that depend on it read it."""
-    layers: Sequence[LayerState]
+    layers: Sequence[LayerState | RecurrentState]
+    """One for each of the model's specs."""
     outputs: torch.Tensor | None = None
     """[N] int64: the tokens whose logits are wanted; None: all."""

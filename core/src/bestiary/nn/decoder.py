@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bestiary.nn.attention import Attention
-from bestiary.nn.batch import AttentionSpec, Batch, LayerState
+from bestiary.nn.batch import AttentionSpec, Batch, LayerSpec, LayerState
 from bestiary.nn.embedding import Embedding
 from bestiary.nn.linear import Linear
 from bestiary.nn.rope import Rope, Rotation
@@ -78,7 +78,7 @@ class LanguageModel(Protocol):
     """What an engine runs: hidden states of a step's tokens, and the logits of those that are wanted."""
 
     @property
-    def specs(self) -> Sequence[AttentionSpec]:
+    def specs(self) -> Sequence[LayerSpec]:
         """What to make the batch's layer states from, in order."""
 
     @property
@@ -100,8 +100,8 @@ class CausalLM(nn.Module):
         self.model, self.lm_head, self.softcap = model, Linear(dim, vocab_size), softcap
 
     @property
-    def specs(self) -> tuple[AttentionSpec, ...]:
-        """Each layer's attention, in order: what an engine must know to make the states of a batch."""
+    def specs(self) -> tuple[LayerSpec, ...]:
+        """What each layer remembers, in order: what an engine must know to make the states of a batch."""
         return tuple(layer.spec for layer in self.model.layers)  # type: ignore[misc]
 
     @property

@@ -106,7 +106,8 @@ class Experts(nn.Module):
         self, name: str, weight: torch.Tensor, expert: int, x: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
         y = F.linear(x, weight[expert])
-        return y if self.adapter is None else self.adapter(name, expert, rows, x, y)
+        adapter = self.adapter  # once: another thread may take it away
+        return y if adapter is None else adapter(name, expert, rows, x, y)
 
 
 class MixtureOfExperts(nn.Module):

@@ -47,4 +47,5 @@ class Linear(nn.Module):
         else:
             y = self.packed.multiply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.packed.shape[0])
             y = y if self.bias is None else y + self.bias
-        return y if self.adapter is None else self.adapter(x, y)
+        adapter = self.adapter  # once: another thread may take it away
+        return y if adapter is None else adapter(x, y)

@@ -5,42 +5,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from bestiary.adapters.residency import Adapters
+from bestiary.building import resident_bytes
 from bestiary.config import Config
-from bestiary.errors import InvalidPlugin, RequestError, TemplateError
-from bestiary.generation.answer import AnswerReader
+from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion, collect
 from bestiary.generation.constraints.compiler import ConstraintCompiler
-from bestiary.generation.constraints.grammar import as_grammar, json_schema
-from bestiary.generation.constraints.state import ConstraintState
+from bestiary.generation.constraints.grammar import Grammar, as_grammar, json_schema
 from bestiary.generation.constraints.structured import parse
+from bestiary.generation.conversation import Conversations
+from bestiary.generation.conversation_stream import ChatStream
 from bestiary.generation.engine.engine import Engine
-from bestiary.generation.engine.memory import default_tokens
+from bestiary.generation.engine.events import Event
 from bestiary.generation.engine.request import Stream
 from bestiary.generation.engine.statistics import Statistics
-from bestiary.generation.sampling import Sampling, defaults_from, merged
+from bestiary.generation.engine.terms import Terms
+from bestiary.generation.sampling import defaults_from, merged
 from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import Identified, LoadedModel, generation_config
-from bestiary.nn import CausalLM
+from bestiary.nn import CausalLM, LanguageModel
+from bestiary.pipelines.text_options import TextOptions, compile_blocks, make_engine
 
 Prompt = str | Sequence[int]
-_TEMPLATE_OPTIONS = ("tools", "documents", "add_generation_prompt", "continue_final_message", "template_variables")
 
 
 class TextPipeline:
     """A text model that is ready to answer.  Safe to call from several threads; a context manager that frees memory.
 
-    Every method that generates takes the options of `bestiary.Sampling`; those that are not given have the values of
-    the model's generation_config.json.  `grammar` constrains the text: a type, a JSON schema, {"type": "json_object"},
-    a compiled pattern, a list of texts to choose from, or what `bestiary.generation.constraints.grammar` makes.
+    `bestiary.load` takes the options of `TextOptions` for it.  Every method that generates takes those of
+    `bestiary.Sampling`, of which those that are not given have the values of the model's generation_config.json, those
+    of `Terms` (priority, timeout ...), and
+
+        adapter    the alias of one of `adapters`
+        grammar    what the text may be: a type, a JSON schema, {"type": "json_object"}, a compiled pattern, a list of
+                   texts to choose from, or what `bestiary.generation.constraints.grammar` makes
     """
 
     def __init__(self, identified: Identified, pull: Callable[[], LoadedModel]) -> None:
@@ -50,22 +56,16 @@ class TextPipeline:
         self.chats = self._chat_encoder()
         self.sampling = defaults_from(recommended)
         loaded = pull()
+        options = TextOptions(**loaded.options)
         self.dtype, self.device = loaded.dtype, loaded.device
         if not isinstance(loaded.model, CausalLM):
             raise InvalidPlugin(
                 f"{identified.architecture.model} must return a bestiary.nn.CausalLM for the task text."
             )
-        context = identified.config.text.get("max_position_embeddings") or 1 << 20
-        self.engine: Engine | None = Engine(
-            loaded.model,
-            self.tokenizer,
-            device=loaded.device,
-            dtype=loaded.dtype,
-            end_tokens=self._end_tokens(recommended),
-            context_length=context,
-            cache_tokens=loaded.cache_tokens
-            or default_tokens(loaded.model.specs, context, loaded.dtype, loaded.device),
-        )
+        if options.compile:
+            compile_blocks(loaded.model)
+        self._weight_bytes = resident_bytes(loaded.model)
+        self.engine: Engine | None = make_engine(options, loaded, self.tokenizer, self._end_tokens(recommended))
 
     # Completion
 
@@ -78,10 +78,9 @@ class TextPipeline:
 
         The answer is being made from now on, whether it is read or not; close or forget the iterator to stop it.
         """
-        options, constraint = self._constrained(options)
-        sampling = merged(self.sampling, options)
         tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
-        return self._running().stream(tokens, sampling, constraint=constraint)
+        others = dict(options)
+        return self._start(tokens, others, as_grammar(others.pop("grammar", None)), prompt)
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence."""
@@ -92,20 +91,17 @@ class TextPipeline:
     def chat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
         """Answer a text, or a list of messages {"role", "content"}.
 
-        Besides the sampling options: tools, documents, continue_final_message, and `template_variables` (a dict of
-        further variables for the chat template, such as enable_thinking).  The completion's `message` has reasoning
-        and tool calls apart from the content.  Raises TemplateError where the model has no chat template.
+        Besides the other options it takes those of `Conversations`: tools, tool_choice, enable_thinking,
+        reasoning_effort, documents, continue_final_message, template_variables ...  The text is content alone; the
+        completion's `message` has reasoning and tool calls beside it.  Raises TemplateError where the model has no chat
+        template.
         """
-        tokens, sampling, constraint = self._chat_request(messages, options)
-        engine = self._running()
-        answer = collect(engine.stream(tokens, sampling, constraint=constraint))
-        message = self._reader.read(answer, tokens, engine.end_tokens, options.get("tools"))
-        return replace(answer, message=message)
+        return self.stream_chat(messages, **options).completion()
 
-    def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> Stream:
-        """Answer chunk by chunk; the arguments are those of `chat`."""
-        tokens, sampling, constraint = self._chat_request(messages, options)
-        return self._running().stream(tokens, sampling, constraint=constraint)
+    def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> ChatStream:
+        """Answer chunk by chunk; the arguments are those of `chat`.  The chunks have `events` beside their text."""
+        request = self._conversations.request(messages, options)
+        return request.follow(self._start(request.tokens, dict(request.options), request.grammar))
 
     def generate_structured(self, kind: Any, prompt: str | Sequence[Message], **options: Any) -> Any:
         """Answer with an object of a type: a pydantic model, a dataclass, or what a JSON schema (a dict) describes.
@@ -123,11 +119,11 @@ class TextPipeline:
 
     def render(self, messages: str | Sequence[Message], **options: Any) -> str:
         """The prompt that the chat template makes of messages, ready for the model's answer."""
-        return self._chatting().render(messages, **_template_arguments(options))
+        return self._conversations.render(messages, options)
 
     def tokenize_chat(self, messages: str | Sequence[Message], **options: Any) -> list[int]:
         """The tokens of `render`; the texts of special tokens inside user messages stay text."""
-        return self._chatting().encode(messages, **_template_arguments(options))
+        return self._conversations.encode(messages, options)
 
     # Async twins
 
@@ -166,13 +162,29 @@ class TextPipeline:
         return self.identified.config
 
     @property
-    def model(self) -> CausalLM:
+    def model(self) -> LanguageModel:
         """The network; raises RequestError after `close`."""
         return self._running().model
 
+    @property
+    def adapters(self) -> Adapters:
+        """Adapters by alias: load, replace and unload them while requests run."""
+        adapters = self._running().adapters
+        assert adapters is not None
+        return adapters
+
     def statistics(self) -> Statistics:
-        """What the engine is doing: requests that wait and run, blocks of its cache."""
+        """What the engine is doing: requests that wait and run, blocks of its cache, times and shares."""
         return self._running().statistics()
+
+    def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `listener` with every event of the engine, in its thread (so briefly); returns what ends that."""
+        return self._running().subscribe(listener)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights, and of what the cache can come to hold."""
+        return self._weight_bytes + self._running().cache.nbytes
 
     def close(self) -> None:
         """Stop what is running and free the model; later calls raise RequestError."""
@@ -198,20 +210,23 @@ class TextPipeline:
             raise RequestError("This pipeline is closed.", fix="load the model again")
         return self.engine
 
-    def _chat_request(
-        self, messages: str | Sequence[Message], options: Mapping[str, Any]
-    ) -> tuple[list[int], Sampling, ConstraintState | None]:
-        options, constraint = self._constrained(options)
-        rendering = {name: value for name, value in options.items() if name in _TEMPLATE_OPTIONS}
-        others = {name: value for name, value in options.items() if name not in _TEMPLATE_OPTIONS}
+    def _start(self, tokens: list[int], options: dict[str, Any], grammar: Grammar | None, echo: Prompt = ()) -> Stream:
+        """Queue a request.  A bad grammar is a RequestError, an unknown option an OptionError."""
+        engine = self._running()
+        alias = options.pop("adapter", None)
+        terms, others = Terms.split(options)
         sampling = merged(self.sampling, others)
-        return self.tokenize_chat(messages, **rendering), sampling, constraint
-
-    def _constrained(self, options: Mapping[str, Any]) -> tuple[dict[str, Any], ConstraintState | None]:
-        """The options without the grammar, and the state that enforces it.  A bad grammar is a RequestError."""
-        others = dict(options)
-        grammar = as_grammar(others.pop("grammar", None))
-        return others, None if grammar is None else self._compiler.compile(grammar)
+        if sampling.echo and not echo:
+            raise OptionError("echo is for completions: the prompt of a chat is the template's.")
+        constraint = None if grammar is None else self._compiler.compile(grammar)
+        text = "" if not sampling.echo else echo if isinstance(echo, str) else self.detokenize(echo)
+        lease = None if alias is None else self.adapters.lease(alias)
+        try:
+            return engine.stream(tokens, sampling, terms, constraint=constraint, adapter=lease, echo=text)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
 
     @cached_property
     def _compiler(self) -> ConstraintCompiler:
@@ -220,9 +235,14 @@ class TextPipeline:
         return ConstraintCompiler(self.tokenizer, rows, engine.end_tokens)
 
     @cached_property
-    def _reader(self) -> AnswerReader:
-        templates = self._chatting().template.templates
-        return AnswerReader(templates.get("tool_use") or templates.get("default", ""), self.tokenizer)
+    def _conversations(self) -> Conversations:
+        engine, architecture = self._running(), self.identified.architecture
+        return Conversations(
+            self._chatting(),
+            engine.end_tokens,
+            tool_format=architecture.tool_format,
+            registry=self.identified.registry,
+        )
 
     def _chatting(self) -> ChatEncoder:
         if isinstance(self.chats, TemplateError):
@@ -257,13 +277,7 @@ class TextPipeline:
         return frozenset(ends)
 
 
-def _template_arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `ChatEncoder` from those of `chat`: what a request sends for the template stays apart."""
-    variables = options.pop("template_variables", None)
-    return {**options, "variables": variables}
-
-
-async def _in_thread(chunks: Stream) -> AsyncIterator[Chunk]:
+async def _in_thread(chunks: Stream | ChatStream) -> AsyncIterator[Chunk]:
     """Each step in a worker thread; leaving the loop early closes the stream."""
     with contextlib.closing(chunks):
         while True:

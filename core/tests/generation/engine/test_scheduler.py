@@ -1,12 +1,14 @@
 """The scheduler under random arrivals, steps, forks and aborts, against sequences that run alone.
 
 The memory is real, the model a toy: a token's key is the token itself with its position, written into the blocks; the
-next token is a hash of every key that the sequence can see, read back through its block tables.  A wrong block, a lost
-copy or a stale prefix changes the hash.
+next token is a hash of every key that the sequence can see, read back through its block tables.  A recurrent group's
+block holds a hash of all the tokens so far.  A wrong block, a lost copy or a stale prefix changes the hash.
 """
 
+import functools
 import hashlib
 from collections.abc import Sequence as Many
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,17 +24,27 @@ VOCABULARY = 3
 SIZE = 4
 
 
-def following(seen: Many[tuple[int, int]]) -> int:
-    """The toy model: the next token from the (position, token) pairs that are seen."""
+def following(seen: Many[Any]) -> int:
+    """The toy model: the next token from the (position, token) pairs and the states that are seen."""
     return hashlib.sha256(repr(list(seen)).encode()).digest()[0] % VOCABULARY
 
 
-def alone(tokens: Many[int], count: int, windows: Many[int | None]) -> list[int]:
+def after(state: str, token: int) -> str:
+    """The toy recurrent layer."""
+    return hashlib.sha256(f"{state} {token}".encode()).hexdigest()[:8]
+
+
+def alone(tokens: Many[int], count: int, groups: Many[Group]) -> list[int]:
     """`count` more tokens of a sequence that has all the memory it wants."""
     made = list(tokens)
     for _ in range(count):
-        pairs = list(enumerate(made))
-        seen = [pair for window in windows for pair in (pairs if window is None else pairs[-window:])]
+        seen: list[Any] = []
+        for group in groups:
+            if group.recurrent:
+                seen.append(functools.reduce(after, made, ""))
+            else:
+                pairs = list(enumerate(made))
+                seen += pairs if group.window is None else pairs[-group.window :]
         made.append(following(seen))
     return made[len(tokens) :]
 
@@ -42,64 +54,95 @@ class Memory:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.blocks: list[list[list[tuple[int, int] | None]]] = [
-            [[None] * SIZE for _ in range(group.blocks)] for group in scheduler.groups
+        self.blocks: list[list[Any]] = [
+            ["unwritten"] * group.blocks if group.recurrent else [[None] * SIZE for _ in range(group.blocks)]
+            for group in scheduler.groups
         ]
 
-    def run(self, plan: Plan) -> dict[int, int]:
-        """Write the keys of a step and return, by sequence, the token that follows where one is wanted."""
+    def run(self, plan: Plan) -> dict[int, list[int]]:
+        """Write the keys of a step and return, by sequence, the tokens that follow where they are wanted."""
         for group, source, target in plan.copies:
-            self.blocks[group][target] = list(self.blocks[group][source])
-        made = {}
+            content = self.blocks[group][source]
+            self.blocks[group][target] = content if isinstance(content, str) else list(content)
+        made: dict[int, list[int]] = {}
         for work in plan.work:
             sequence = work.sequence
-            for position in range(work.start, work.start + work.count):
+            decisive = len(sequence.tokens) - sequence.drafts - 1
+            for position in range(work.start, work.end):
                 for group, table in enumerate(sequence.tables):
-                    block = table[position // SIZE]
-                    assert block is not None, "a block that is written to was given back"
-                    users = self.scheduler.pools[group].users(block)
-                    assert users == 1, f"a block with {users} users is written to"
-                    self.blocks[group][block][position % SIZE] = (position, sequence.tokens[position])
-            if work.samples:
-                made[id(sequence)] = following(self.seen(sequence, work.start + work.count))
+                    self.write(group, table, position, sequence.tokens[position])
+                if position >= decisive:
+                    made.setdefault(id(sequence), []).append(following(self.seen(sequence, position + 1)))
         return made
 
-    def seen(self, sequence: Sequence, length: int) -> list[tuple[int, int]]:
-        pairs = []
+    def write(self, group: int, table: list[int | None], position: int, token: int) -> None:
+        recurrent = self.scheduler.groups[group].recurrent
+        block = table[0 if recurrent else position // SIZE]
+        assert block is not None, "a block that is written to was given back"
+        users = self.scheduler.pools[group].users(block)
+        assert users == 1, f"a block with {users} users is written to"
+        if recurrent:
+            assert not self.scheduler.tree.holds(group, block), "a state that is kept for others is written to"
+            self.blocks[group][block] = after(self.blocks[group][block] if position else "", token)
+        else:
+            self.blocks[group][block][position % SIZE] = (position, token)
+
+    def seen(self, sequence: Sequence, length: int) -> list[Any]:
+        seen: list[Any] = []
         for index, (group, table) in enumerate(zip(self.scheduler.groups, sequence.tables, strict=True)):
+            if group.recurrent:
+                assert table[0] is not None
+                seen.append(self.blocks[index][table[0]])
+                continue
             for position in range(0 if group.window is None else max(0, length - group.window), length):
                 block = table[position // SIZE]
                 assert block is not None, "a block that is seen was given back"
                 pair = self.blocks[index][block][position % SIZE]
                 assert pair is not None
-                pairs.append(pair)
-        return pairs
+                seen.append(pair)
+        return seen
 
 
-def steps(scheduler: Scheduler, memory: Memory, wanted: dict[int, int], done: list[Sequence]) -> Plan:
-    """One step; sequences that have their `wanted` number of new tokens go."""
+def steps(
+    scheduler: Scheduler, memory: Memory, wanted: dict[int, int], done: list[Sequence], forced: int = 0
+) -> Plan:
+    """One step; drafts count as far as they are right, and sequences that have their `wanted` number of tokens go.
+
+    `forced` tokens follow without a step, as a grammar may have it.
+    """
     plan = scheduler.plan()
     made = memory.run(plan)
+    for work in plan.work:
+        sequence = work.sequence
+        drafts = sequence.tokens[len(sequence.tokens) - sequence.drafts :] if sequence.drafts else []
+        sequence.keep_drafts(0)
+        sequence.sound = len(sequence.tokens)
+        for place, token in enumerate(made.get(id(sequence), [])):
+            sequence.tokens.append(token)
+            if place >= len(drafts) or token != drafts[place]:
+                break
+            sequence.sound += 1
+        if id(sequence) in made:
+            left = wanted[id(sequence)] - (len(sequence.tokens) - sequence.prompt_length)
+            sequence.tokens += alone(sequence.tokens, max(0, min(forced, left)), scheduler.groups)
+            sequence.wanted = len(sequence.tokens) - 1
     scheduler.commit(plan)
     for work in plan.work:
-        if id(work.sequence) in made:
-            work.sequence.tokens.append(made[id(work.sequence)])
-            if len(work.sequence.tokens) - work.sequence.prompt_length >= wanted[id(work.sequence)]:
-                scheduler.remove(work.sequence)
-                done.append(work.sequence)
+        sequence = work.sequence
+        if len(sequence.tokens) - sequence.prompt_length >= wanted[id(sequence)]:
+            scheduler.remove(sequence)
+            done.append(sequence)
     return plan
 
 
 class Machine(RuleBasedStateMachine):
     """Any order of arrivals, steps, forks and aborts."""
 
-    windows: tuple[int | None, ...] = (None,)
-    blocks = 12
+    groups: tuple[Group, ...] = (Group(12),)
 
     def __init__(self) -> None:
         super().__init__()
-        groups = [Group(self.blocks, window) for window in self.windows]
-        self.scheduler = Scheduler(groups, SIZE, Limits(tokens=7, sequences=4))
+        self.scheduler = Scheduler(self.groups, SIZE, Limits(tokens=7, sequences=4))
         self.memory = Memory(self.scheduler)
         self.wanted: dict[int, int] = {}
         self.alive: list[Sequence] = []
@@ -118,10 +161,10 @@ class Machine(RuleBasedStateMachine):
         self.alive.append(sequence)
 
     @precondition(lambda self: self.alive)
-    @rule()
-    def step(self) -> None:
+    @rule(forced=st.integers(0, 2))
+    def step(self, forced: int) -> None:
         before = len(self.done)
-        plan = steps(self.scheduler, self.memory, self.wanted, self.done)
+        plan = steps(self.scheduler, self.memory, self.wanted, self.done, forced)
         assert plan.work, "sequences wait and nothing runs"
         assert sum(work.count for work in plan.work) <= self.scheduler.limits.tokens
         for sequence in self.done[before:]:
@@ -135,9 +178,23 @@ class Machine(RuleBasedStateMachine):
         ready = [sequence for sequence in self.scheduler.running if sequence.pending == 1]
         if ready and len(self.scheduler.running) < self.scheduler.limits.sequences:
             sequence = data.draw(st.sampled_from(ready))
-            twin = self.scheduler.fork(sequence)
+            twin = self.scheduler.fork(sequence, sequence.computed)
+            assert twin is not None
+            twin.wanted = sequence.wanted
             self.wanted[id(twin)] = self.wanted[id(sequence)]
             self.alive.append(twin)
+
+    @precondition(lambda self: self.scheduler.running and not any(group.recurrent for group in self.groups))
+    @rule(data=st.data(), guesses=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=3))
+    def guess(self, data: st.DataObject, guesses: list[int]) -> None:
+        """Only while decoding, as drafts come; right ones and wrong ones."""
+        ready = [sequence for sequence in self.scheduler.running if sequence.pending == 1]
+        if ready:
+            sequence = data.draw(st.sampled_from(ready))
+            made = len(sequence.tokens) - sequence.prompt_length
+            right = alone(sequence.tokens, len(guesses), self.groups)
+            mixed = [good if data.draw(st.booleans()) else bad for good, bad in zip(right, guesses, strict=True)]
+            sequence.guess(mixed[: self.wanted[id(sequence)] - made - 1])
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
@@ -157,7 +214,7 @@ class Machine(RuleBasedStateMachine):
 
     def check(self, sequence: Sequence) -> None:
         prompt = sequence.tokens[: sequence.prompt_length]
-        expected = alone(prompt, len(sequence.tokens) - sequence.prompt_length, self.windows)
+        expected = alone(prompt, len(sequence.tokens) - sequence.prompt_length, self.groups)
         assert sequence.tokens[sequence.prompt_length :] == expected
 
     def teardown(self) -> None:
@@ -165,26 +222,32 @@ class Machine(RuleBasedStateMachine):
         for _ in range(5000):
             if not self.alive:
                 break
-            self.step()
+            self.step(0)
         assert not self.alive
-        assert [pool.available for pool in self.scheduler.pools] == [self.blocks] * len(self.windows)
+        assert [pool.available for pool in self.scheduler.pools] == [group.blocks for group in self.groups]
 
 
 class Windowed(Machine):
-    windows = (None, 5)
-    blocks = 14
+    groups = (Group(14), Group(14, 5))
 
 
 class OnlyWindows(Machine):
-    windows = (3, 9)
-    blocks = 14
+    groups = (Group(14, 3), Group(14, 9))
 
 
 class Tight(Machine):
-    blocks = 8
+    groups = (Group(8),)
 
 
-for machine in (Machine, Windowed, OnlyWindows, Tight):
+class Hybrid(Machine):
+    groups = (Group(14), Group(8, recurrent=True))
+
+
+class Recurrent(Machine):
+    groups = (Group(9, recurrent=True),)
+
+
+for machine in (Machine, Windowed, OnlyWindows, Tight, Hybrid, Recurrent):
     machine.TestCase.settings = settings(
         max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
@@ -192,6 +255,8 @@ TestMachine = Machine.TestCase
 TestWindowed = Windowed.TestCase
 TestOnlyWindows = OnlyWindows.TestCase
 TestTight = Tight.TestCase
+TestHybrid = Hybrid.TestCase
+TestRecurrent = Recurrent.TestCase
 
 
 def ran(scheduler: Scheduler, *sequences: Sequence, count: int = 4, memory: Memory | None = None) -> list[Plan]:
@@ -237,7 +302,7 @@ def test_forged_equal_hashes_share_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         prompt = [int(bit) for bit in f"{seed * 37 % 4096:012b}"]
         sequence = Sequence(list(prompt), len(prompt))
         ran(scheduler, sequence, memory=memory)
-        assert sequence.tokens[12:] == alone(prompt, 4, (None,))
+        assert sequence.tokens[12:] == alone(prompt, 4, (Group(0),))
 
 
 def test_decoding_is_not_held_up_by_a_long_prompt() -> None:
@@ -267,7 +332,7 @@ def test_a_window_gives_its_blocks_back_while_it_slides() -> None:
     scheduler = Scheduler([Group(6, window=6)], SIZE, Limits(tokens=8))
     sequence = Sequence([0, 1, 1], 3)
     ran(scheduler, sequence, count=100)
-    assert sequence.tokens[3:] == alone([0, 1, 1], 100, (6,))
+    assert sequence.tokens[3:] == alone([0, 1, 1], 100, (Group(0, 6),))
 
 
 def test_a_preempted_sequence_finishes_with_the_same_tokens() -> None:
@@ -277,7 +342,7 @@ def test_a_preempted_sequence_finishes_with_the_same_tokens() -> None:
     assert sum(sequence.preemptions for sequence in sequences) > 0
     for sequence in sequences:
         prompt = sequence.tokens[: sequence.prompt_length]
-        assert sequence.tokens[sequence.prompt_length :] == alone(prompt, 20, (None,))
+        assert sequence.tokens[sequence.prompt_length :] == alone(prompt, 20, (Group(0),))
 
 
 def test_under_pressure_the_beginning_of_a_prefix_is_kept_longest() -> None:

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bestiary.generation.tools
-from bestiary.generation.tools.choose import FORMATS, make_parser
+from bestiary.generation.tools.choose import make_parser, tool_format
 from bestiary.generation.tools.events import CallCancel, CallEnd, CallStart, Event, Message, Text, assemble
 from bestiary.generation.tools.parser import GrammarParser, Settled, ToolParser
 from bestiary.generation.tools.reader import Markers
 from bestiary.generation.tools.reasoning import Reasoned, ReasoningSplit
+from bestiary.records import ToolFormat
+from bestiary.registry import default_registry
 
 TOOLS: list[dict[str, Any]] = [
     {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array"}, "s": {"type": "string"}}}},
@@ -38,6 +40,7 @@ _DEEPSEEK = "<｜tool▁call▁begin｜>{}<｜tool▁call▁end｜>"
 TWO_CALLS = {
     "hermes": f"<tool_call>\n{_F}\n</tool_call>\n<tool_call>\n{_G}\n</tool_call>",
     "llama": f"<|python_tag|>{_F.replace('arguments', 'parameters')};{_G}",
+    "llama_tags": f"<function=f>{_ARGUMENTS}</function><function=g>{{}}</function>",
     "mistral": f"[TOOL_CALLS] [{_F}, {_G}]",
     "qwen_coder": '<tool_call>\n<function=f>\n<parameter=a>\n[1, {"b": null}]\n</parameter>\n<parameter=s>\né"}</x>\n'
     "</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=g>\n</function>\n</tool_call>",
@@ -56,7 +59,7 @@ TWO_CALLS = {
     "<|start|>assistant<|channel|>commentary to=functions.g<|message|>{}<|call|>",
     "generic": f"[{_F}, {_G}]",
 }
-NAMES = sorted(FORMATS)
+NAMES = sorted(TWO_CALLS)
 
 NOISE = [" ", "\n", "a", "é", "😀", '"', "\\", "{", "}", "[", "]", "<", ">", "`", ",", ":", "null", "1", "</x>", "\x00"]
 # What each text is cut into for mixing: markers whole, and all the rest in short pieces.
@@ -66,8 +69,9 @@ PIECES = {name: sorted({*PIECE.findall(text), *NOISE}) for name, text in TWO_CAL
 CHANNELS = {"gemma4": ("<|channel>", "<channel|>", "thought\n"), "harmony": ("analysis", "final", "<|end|>")}
 
 
-def test_every_format_is_here() -> None:
-    assert set(TWO_CALLS) == set(FORMATS)
+def test_every_parser_is_here() -> None:
+    brought = {record.parser for record, _ in default_registry().records(ToolFormat)}
+    assert {tool_format(name).parser for name in NAMES} == brought
 
 
 def events_of(parser: ToolParser, parts: list[str]) -> list[Event]:
@@ -239,6 +243,7 @@ ADVERSARIAL = [
 INSIDE = {
     "hermes": '<tool_call>{"name": "f", "arguments": {"a": [',
     "llama": '{"name": "f", "parameters": {"a": [',
+    "llama_tags": '<function=f>{"a": [',
     "mistral": '[TOOL_CALLS]f[ARGS]{"a": [',
     "deepseek": '<｜tool▁call▁begin｜>f<｜tool▁sep｜>{"a":[',
     "harmony": '<|channel|>commentary to=functions.f<|message|>{"a":[',

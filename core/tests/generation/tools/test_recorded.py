@@ -76,7 +76,8 @@ def load(shared_data: Path) -> list[tuple[dict[str, Any], str | None, str, dict[
     for case in recorded["cases"]:
         file = shared_data / "chat_templates/llama.cpp" / f"{of_template(case)}.jinja"
         template = file.read_text() if file.is_file() else ""
-        rows.append((case, detect(template), template, recorded["tools"]))
+        format = detect(template)
+        rows.append((case, format and format.name, template, recorded["tools"]))
     return rows
 
 

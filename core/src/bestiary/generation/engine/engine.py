@@ -6,23 +6,35 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 
-from bestiary.errors import BestiaryError, GenerationError, OptionError, OutOfMemory, RequestError
+from bestiary.errors import BestiaryError, GenerationError, OutOfMemory, Overloaded, RequestError, RequestTimeout
 from bestiary.generation.constraints.state import ConstraintState
+from bestiary.generation.engine.admission import check_constraint, check_prompt, most_tokens
+from bestiary.generation.engine.choice import Choice
+from bestiary.generation.engine.deciding import decide
+from bestiary.generation.engine.events import Begun, Event, Queued, Stepped
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.request import Request, Stream
 from bestiary.generation.engine.runner import ModelRunner
 from bestiary.generation.engine.scheduler import Limits, Scheduler
-from bestiary.generation.engine.statistics import Statistics, Totals
+from bestiary.generation.engine.sequence import Plan
+from bestiary.generation.engine.statistics import Record, Statistics
+from bestiary.generation.engine.terms import Terms
 from bestiary.generation.sampling import Sampling
 from bestiary.generation.scoring import score
 from bestiary.generation.tokenizer import Tokenizer
-from bestiary.nn import CausalLM
+from bestiary.nn import LanguageModel
+
+if TYPE_CHECKING:
+    from bestiary.adapters.residency import Adapters, Lease
+    from bestiary.generation.speculation.drafter import Drafter
 
 log = logging.getLogger("bestiary.engine")
 
@@ -35,7 +47,7 @@ class Engine:
 
     def __init__(
         self,
-        model: CausalLM,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         *,
         device: torch.device,
@@ -45,11 +57,14 @@ class Engine:
         cache_tokens: int,
         block_size: int = 16,
         limits: Limits | None = None,
+        max_waiting: int = 1024,
+        adapters: Adapters | None = None,
     ) -> None:
+        """More than `max_waiting` requests that wait are refused."""
         limits = limits or Limits()
         self.model, self.tokenizer = model, tokenizer
-        self.end_tokens, self.context_length = end_tokens, context_length
-        self._cache = PagedCache(
+        self.end_tokens, self.context_length, self.max_waiting = end_tokens, context_length, max_waiting
+        self.cache = PagedCache(
             model.specs,
             cache_tokens,
             block_size,
@@ -58,16 +73,22 @@ class Engine:
             dtype=dtype,
             device=device,
         )
-        self._scheduler = Scheduler(self._cache.groups, block_size, limits)
-        self._runner = ModelRunner(model, self._cache)
+        self._scheduler = Scheduler(self.cache.groups, block_size, limits)
+        self._runner = ModelRunner(model, self.cache, adapters)
+        self.adapters = adapters
+        self.drafter: Drafter | None = None
+        """What guesses ahead; set it before the first request."""
         self._changed = threading.Condition()
         self._arrived: list[Request] = []
-        self._active: dict[int, Request] = {}
+        self._requests: dict[int, Request] = {}
+        self._active: dict[int, Choice] = {}
+        """The answers that wait or run, by the id of their sequence."""
+        self._listeners: tuple[Callable[[Event], None], ...] = ()
         self._closed = False
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._at_exit = partial(_close, weakref.ref(self))
-        self._totals = Totals()
+        self._record = Record()
 
     # Callers
 
@@ -75,14 +96,36 @@ class Engine:
         self,
         prompt: Sequence[int],
         sampling: Sampling,
-        priority: int = 0,
+        terms: Terms | None = None,
+        *,
         constraint: ConstraintState | None = None,
+        adapter: Lease | None = None,
+        echo: str = "",
     ) -> Request:
-        """Queue a request.  Raises RequestError for a prompt that cannot be served."""
-        request = self._request(list(prompt), sampling, priority, constraint)
+        """Queue a request; `echo` is a text with which its answers begin.
+
+        Raises RequestError for a prompt that cannot be served, and Overloaded where too many requests wait already.
+        The lease of an adapter is released when the request ends.
+        """
+        check_constraint(constraint is not None, sampling)
+        check_prompt(prompt, self.model.vocab_size, self.context_length)
+        request = Request(
+            list(prompt),
+            sampling,
+            terms or Terms(),
+            most=most_tokens(prompt, sampling, self.context_length, self._scheduler.capacity),
+            ends=frozenset(sampling.stop_tokens) | (frozenset() if sampling.ignore_eos else self.end_tokens),
+            tokenizer=self.tokenizer,
+            constraint=constraint,
+            adapter=adapter,
+            echo=echo,
+        )
         with self._changed:
             if self._closed:
                 raise RequestError("The model is closed.", fix="load it again")
+            waiting = len(self._arrived) + len(self._scheduler.waiting)
+            if waiting >= self.max_waiting:
+                raise Overloaded(f"{waiting} requests wait already.", fix="try again later, or raise max_waiting")
             self._start()
             self._arrived.append(request)
             self._changed.notify()
@@ -92,28 +135,41 @@ class Engine:
         self,
         prompt: Sequence[int],
         sampling: Sampling,
-        priority: int = 0,
+        terms: Terms | None = None,
+        *,
         constraint: ConstraintState | None = None,
+        adapter: Lease | None = None,
+        echo: str = "",
     ) -> Stream:
-        """Chunks as they come; closing the iterator cancels the request.  Raises RequestError before the first step."""
-        return Stream(self.submit(prompt, sampling, priority, constraint), self)
+        """Chunks as they come; closing the iterator cancels the request.  Arguments and errors: see `submit`."""
+        return Stream(self.submit(prompt, sampling, terms, constraint=constraint, adapter=adapter, echo=echo), self)
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence; beside the loop, in memory of its own."""
-        self._check_prompt(tokens)
-        return score(self.model, tokens, self._cache.device)
+        check_prompt(tokens, self.model.vocab_size, self.context_length)
+        return score(self.model, tokens, self.cache.device)
 
     def statistics(self) -> Statistics:
-        """What the engine is doing now."""
+        """What the engine is doing now, and how it has fared."""
         with self._changed:
             pools = self._scheduler.pools
-            return Statistics(
+            return self._record.at(
                 waiting=len(self._scheduler.waiting) + len(self._arrived),
                 running=len(self._scheduler.running),
                 blocks=sum(pool.count for pool in pools),
                 blocks_used=sum(pool.used for pool in pools),
-                totals=self._totals,
             )
+
+    def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `listener` with every event from now on, in the engine's thread; returns what ends that."""
+        with self._changed:
+            self._listeners = (*self._listeners, listener)
+
+        def leave() -> None:
+            with self._changed:
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+        return leave
 
     def close(self) -> None:
         """End the loop; requests that are not complete fail."""
@@ -123,38 +179,6 @@ class Engine:
         atexit.unregister(self._at_exit)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-
-    def _check_prompt(self, prompt: Sequence[int]) -> None:
-        """Raises RequestError for a prompt without tokens, with ids that are none, or longer than the context."""
-        vocabulary = self.model.vocab_size
-        if not prompt:
-            raise RequestError("The prompt has no tokens.", fix="give a text, or at least one token id")
-        if not all(type(token) is int and 0 <= token < vocabulary for token in prompt):
-            raise RequestError(f"The prompt has token ids outside of the vocabulary of {vocabulary}.")
-        if len(prompt) > self.context_length:
-            raise self._too_long(len(prompt), "context", self.context_length)
-
-    def _request(
-        self, prompt: list[int], sampling: Sampling, priority: int, constraint: ConstraintState | None
-    ) -> Request:
-        if constraint is not None and sampling.ignore_eos:
-            raise OptionError("ignore_eos does not go with a grammar, which says itself where a text may end.")
-        self._check_prompt(prompt)
-        holds, what = min((self.context_length, "context"), (self._scheduler.capacity, "cache"))
-        room = holds - len(prompt)
-        if room < 1:
-            raise self._too_long(len(prompt), what, holds)
-        ends = frozenset(sampling.stop_tokens) | (frozenset() if sampling.ignore_eos else self.end_tokens)
-        return Request(
-            prompt, sampling, min(room, sampling.max_tokens or room), ends, self.tokenizer, priority, constraint
-        )
-
-    def _too_long(self, length: int, what: str, holds: int) -> RequestError:
-        remedy = "choose a model with a longer one" if what == "context" else "give it more memory with cache_tokens"
-        return RequestError(
-            f"The prompt has {length} tokens; the model's {what} holds {holds}.",
-            fix=f"shorten the prompt, or {remedy}",
-        )
 
     # The loop
 
@@ -172,83 +196,127 @@ class Engine:
     def _turn(self) -> bool:
         """Take in what arrived, run one step; False where the loop should end."""
         with self._changed:
-            if not self._arrived and not self._active and not self._closed:
+            if not self._arrived and not self._requests and not self._closed:
                 self._changed.wait(timeout=1.0)
             if self._closed:
                 self._fail_all(RequestError("The model was closed.", fix="load it again"))
                 return False
-            arrived, self._arrived = self._arrived, []
-            for request in arrived:
-                try:
-                    self._scheduler.add(request.sequence, request.sequence.prompt_length + request.most)
-                    self._active[id(request.sequence)] = request
-                except RequestError as error:
-                    request.fail(error)
-            for request in [request for request in self._active.values() if request.cancelled]:
-                self._end(request)
+            self._take_in()
+            self._let_go()
+            if self.drafter is not None:
+                self.drafter.reserve([self._active[id(sequence)] for sequence in self._scheduler.running])
             plan = self._scheduler.plan()
-        if not plan.work:
-            return True
+        if plan.work:
+            self._step(plan)
+        return True
+
+    def _take_in(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        for request in arrived:
+            first = request.choices[0]
+            try:
+                self._scheduler.add(first.sequence, first.sequence.prompt_length + request.most)
+            except RequestError as error:
+                request.fail(error)
+                continue
+            self._requests[request.id] = request
+            self._active[id(first.sequence)] = first
+            self._tell(Queued(request.id, first.sequence.prompt_length, len(request.choices)))
+
+    def _let_go(self) -> None:
+        """End the requests that were cancelled, and those whose time is over."""
+        now = time.perf_counter()
+        for request in list(self._requests.values()):
+            if request.cancelled:
+                self._drop(request, "cancelled")
+            elif request.deadline is not None and now > request.deadline:
+                made = sum(choice.count for choice in request.choices)
+                self._fail(
+                    request,
+                    RequestTimeout(
+                        f"The request's {request.terms.timeout} s are over, after {made} tokens.",
+                        fix="give it more time, or ask for fewer tokens",
+                    ),
+                )
+
+    def _step(self, plan: Plan) -> None:
+        started = time.perf_counter()
+        for work in plan.work:
+            choice = self._active[id(work.sequence)]
+            if choice.begun is None:
+                choice.begun = started
+                self._tell(
+                    Begun(choice.request.id, choice.index, started - choice.request.started, choice.sequence.reused)
+                )
         try:
-            sequences, logits = self._runner.run(plan)
+            if self.drafter is not None:
+                plan = self.drafter.draft(plan, self._active)
+            result = self._runner.run(plan)
+            outcomes = list(decide(result, self._active, self._born))
         except (MemoryError, torch.OutOfMemoryError) as error:
-            self._fail(plan.work[0].sequence, OutOfMemory(f"A step did not fit the memory: {error}"))
-            return True
+            first = self._active[id(plan.work[0].sequence)]
+            self._fail(first.request, OutOfMemory(f"A step did not fit the memory: {error}"))
+            return
         except Exception as error:
             log.exception("a step failed")
             fault = (
                 error if isinstance(error, BestiaryError) else GenerationError(f"A step of the model failed: {error!r}")
             )
-            for work in plan.work:
-                self._fail(work.sequence, fault)
-            return True
-        with self._changed:
-            self._scheduler.commit(plan)
-            self._totals = self._totals.plus(steps=1)
-        finite = torch.isfinite(logits).all(-1)
-        for sequence, row, sound in zip(sequences, logits, finite.tolist(), strict=True):
-            active = self._active.get(id(sequence))
-            if active is None:
-                continue
-            if not sound:
-                self._fail(sequence, _not_finite(sequence.computed - 1))
-            else:
-                self._choose(active, row)
-        return True
-
-    def _choose(self, request: Request, logits: torch.Tensor) -> None:
-        try:
-            complete = request.push(logits)
-        except Exception as error:  # a processor of the request's own, for one; the others go on
-            if isinstance(error, BestiaryError):
-                fault = error
-            else:
-                log.exception("choosing a token failed")
-                fault = GenerationError(f"Choosing the next token failed: {error!r}")
-            self._fail(request.sequence, fault)
+            for request in {self._active[id(work.sequence)].request for work in plan.work}:
+                self._fail(request, fault)
             return
-        if complete:
-            with self._changed:
-                self._end(request)
-
-    def _end(self, request: Request) -> None:
-        self._scheduler.remove(request.sequence)
-        self._active.pop(id(request.sequence), None)
-        sequence = request.sequence
-        self._totals = self._totals.plus(
-            requests=1,
-            prompt_tokens=sequence.prompt_length,
-            reused_tokens=sequence.reused,
-            generated_tokens=len(sequence.tokens) - sequence.prompt_length,
-            preemptions=sequence.preemptions,
-        )
-
-    def _fail(self, sequence: object, error: BestiaryError) -> None:
         with self._changed:
-            request = self._active.get(id(sequence))
-            if request is not None:
-                self._end(request)
-                request.fail(error)
+            for choice, outcome in outcomes:
+                if isinstance(outcome, BestiaryError) and choice.request.id in self._requests:
+                    self._fail(choice.request, outcome)
+            self._scheduler.commit(plan)
+            self._record.step()
+            for choice, outcome in outcomes:
+                if outcome is True and id(choice.sequence) in self._active:
+                    self._end(choice, choice.reason)
+        if self.drafter is not None:
+            self.drafter.observe(result, self._active)
+        tokens = sum(work.count for work in plan.work)
+        self._tell(Stepped(time.perf_counter() - started, len(plan.work), tokens))
+
+    def _born(self, choice: Choice, computed: int) -> list[Choice]:
+        """The other answers to a prompt that has just been computed: twins of the first as far as there is room."""
+        twins: list[Choice] = []
+        with self._changed:
+            unborn, choice.request.unborn = choice.request.unborn, []
+            for other in unborn:
+                sequence = self._scheduler.fork(choice.sequence, computed)
+                if sequence is None:  # it finds the prompt's blocks in the cache when its turn comes
+                    self._scheduler.add(other.sequence)
+                else:
+                    other.sequence, other.begun = sequence, choice.begun
+                    twins.append(other)
+                self._active[id(other.sequence)] = other
+        return twins
+
+    # Ends
+
+    def _end(self, choice: Choice, outcome: str) -> None:
+        self._scheduler.remove(choice.sequence)
+        del self._active[id(choice.sequence)]
+        ended, request = choice.ended(outcome), choice.request
+        self._record.end(ended)
+        self._tell(ended)
+        if not request.unborn and not any(id(other.sequence) in self._active for other in request.choices):
+            self._requests.pop(request.id, None)
+            request.release()
+
+    def _drop(self, request: Request, outcome: str) -> None:
+        """End what is left of a request."""
+        request.unborn = []
+        for choice in request.choices:
+            if id(choice.sequence) in self._active:
+                self._end(choice, outcome)
+
+    def _fail(self, request: Request, error: BestiaryError) -> None:
+        with self._changed:
+            self._drop(request, type(error).__name__)
+            request.fail(error)
 
     def _stop(self, error: BestiaryError) -> None:
         with self._changed:
@@ -256,12 +324,19 @@ class Engine:
             self._fail_all(error)
 
     def _fail_all(self, error: BestiaryError) -> None:
-        requests = [*self._active.values(), *self._arrived]
-        for request in requests:
+        for request in (*self._requests.values(), *self._arrived):
             request.fail(error)
-        for request in requests:
-            self._scheduler.remove(request.sequence)
-        self._active, self._arrived = {}, []
+            request.release()
+            for choice in request.choices:
+                self._scheduler.remove(choice.sequence)
+        self._requests, self._active, self._arrived = {}, {}, []
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener failed")
 
 
 def _loop(held: weakref.ref[Engine]) -> None:
@@ -279,11 +354,3 @@ def _loop(held: weakref.ref[Engine]) -> None:
 def _close(held: weakref.ref[Engine]) -> None:
     if (engine := held()) is not None:
         engine.close()
-
-
-def _not_finite(position: int) -> GenerationError:
-    return GenerationError(
-        "The model's logits are not finite.",
-        where=f"position {position}",
-        fix="`bestiary check --finite` looks for damaged weights; float16 overflows where bfloat16 and float32 do not",
-    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from bestiary.nn.batch import AttentionSpec
+from bestiary.nn.batch import AttentionSpec, LayerSpec
 from bestiary.placement import free_memory
 
 USUAL = 16384
@@ -13,14 +13,13 @@ SHARE = 0.5
 """Of the memory that is free once the weights are loaded."""
 
 
-def token_bytes(specs: Sequence[AttentionSpec], dtype: torch.dtype) -> int:
-    """What one token takes in the layers that keep every token; windows are bounded, and not counted."""
-    return sum(2 * spec.kv_heads * spec.head_dim * dtype.itemsize for spec in specs if spec.window is None)
+def token_bytes(specs: Sequence[LayerSpec], dtype: torch.dtype) -> int:
+    """What one token takes in the layers that keep every token; windows and states are bounded, and not counted."""
+    whole = [spec for spec in specs if isinstance(spec, AttentionSpec) and spec.window is None]
+    return sum((1 if spec.latent else 2) * spec.kv_heads * spec.head_dim * dtype.itemsize for spec in whole)
 
 
-def default_tokens(
-    specs: Sequence[AttentionSpec], context_length: int, dtype: torch.dtype, device: torch.device
-) -> int:
+def default_tokens(specs: Sequence[LayerSpec], context_length: int, dtype: torch.dtype, device: torch.device) -> int:
     """Room for one whole context, or the usual number of tokens, as far as half of the free memory goes.
 
     On a CPU the pages that are never written are never resident, so a generous cache costs nothing until it is used.

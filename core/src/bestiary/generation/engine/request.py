@@ -5,103 +5,128 @@ from __future__ import annotations
 import queue
 import secrets
 import time
-from typing import Self
+from collections.abc import Sequence as Many
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Self
 
-import torch
-
-from bestiary.errors import BestiaryError, GenerationError
-from bestiary.generation.completion import Chunk, TokenLogprob, Usage
+from bestiary.errors import BestiaryError
+from bestiary.generation.completion import Chunk, TokenLogprob
 from bestiary.generation.constraints.state import ConstraintState
-from bestiary.generation.detokenizer import Detokenizer
+from bestiary.generation.engine.choice import Choice
 from bestiary.generation.engine.sequence import Sequence
-from bestiary.generation.penalties import penalised
-from bestiary.generation.sampling import Sampling, choose
-from bestiary.generation.stop import StopStrings
+from bestiary.generation.engine.terms import Terms
+from bestiary.generation.randomness import derived
+from bestiary.generation.sampling import Sampling
 from bestiary.generation.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from bestiary.adapters.residency import Lease
+
+_numbers = count()
 
 
 class Request:
-    """The state of one answer: its sequence, its own randomness and detokenizer, and the chunks that wait for a reader.
+    """A prompt, the answers that are made to it, and the chunks that wait for a reader.
 
-    The loop calls `push` for each token; the caller iterates, in any thread, and calls `cancel` to stop.
+    The loop makes the answers; the caller iterates, in any thread, and calls `cancel` to stop.
     """
 
     def __init__(
         self,
         prompt: list[int],
         sampling: Sampling,
+        terms: Terms,
+        *,
         most: int,
         ends: frozenset[int],
         tokenizer: Tokenizer,
-        priority: int = 0,
         constraint: ConstraintState | None = None,
+        adapter: Lease | None = None,
+        echo: str = "",
     ) -> None:
-        self.sequence = Sequence(list(prompt), len(prompt), priority)
-        self.sampling, self.most, self.ends = sampling, most, ends
+        """`most` tokens at most for each answer, which begins with `echo`."""
+        self.id = next(_numbers)
+        self.sampling, self.terms = sampling, terms
+        self.most, self.ends, self.tokenizer = most, ends, tokenizer
         self.cancelled = False
-        self._constraint = constraint
-        self._tokenizer = tokenizer
-        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        self._randomness = torch.Generator().manual_seed(seed)
+        self.started = time.perf_counter()
+        self.deadline = None if terms.timeout is None else self.started + terms.timeout
         # As DRY's reference has it: a breaker is the last token of its text.
-        self._breakers = frozenset(
+        self.breakers = frozenset(
             tokenizer.encode_after(text)[-1] for text in sampling.dry_sequence_breakers if sampling.dry_multiplier
         )
-        self._detokenizer, self._stops = Detokenizer(tokenizer), StopStrings(sampling.stop)
+        seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
+        many = sampling.best_of or sampling.n
+        self.compares = many > sampling.n
+        """Whether all answers are made before the best are given out."""
+        self.with_logprobs = self.compares or sampling.logprobs is not None
+        self._lease = adapter
+        generation = None if adapter is None else adapter.generation
+        salt = repr((terms.cache_salt, generation and generation.exact)).encode()
+        wanted = len(prompt) - 1 if sampling.prompt_logprobs is None else 0
+        self.choices = [
+            Choice(
+                self,
+                index,
+                Sequence(list(prompt), len(prompt), terms.priority, salt, generation, wanted=wanted),
+                derived(seed, index),
+                constraint if constraint is None or index == 0 else constraint.copy(),
+            )
+            for index in range(many)
+        ]
+        self.unborn = self.choices[1:]
+        """Answers that share the first one's prompt as soon as it is computed."""
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self._echo = echo
+        self._started_choices: set[int] = set()
+        self._held: dict[int, list[Chunk]] = {}
+        self._complete = 0
         self._chunks: queue.SimpleQueue[Chunk | BestiaryError] = queue.SimpleQueue()
-        self._started = time.perf_counter()
-        self._first = 0.0
-        self._count = 0
 
     # The loop's side
 
-    def push(self, logits: torch.Tensor) -> bool:
-        """Choose the next token from logits [V] and hand out its text; True where the answer is complete."""
-        sequence = self.sequence
-        changed = penalised(
-            logits,
-            self.sampling,
-            sequence.tokens,
-            sequence.prompt_length,
-            breakers=self._breakers,
-            ends=self.ends,
-        )
-        if self._constraint is not None:
-            changed = self._constraint.apply(changed)
-        # The loop has looked at the model's own logits; NaN is no larger than -inf either.
-        if changed is not logits and not float(changed.max()) > float("-inf"):
-            raise GenerationError(
-                "No token is left to choose from.", fix="check logit_bias, processors and min_tokens of the request"
+    def give(self, choice: Choice, chunk: Chunk) -> None:
+        """A piece of an answer, for the reader."""
+        if choice.index not in self._started_choices:
+            self._started_choices.add(choice.index)
+            first = choice.index == 0 and self.sampling.prompt_logprobs is not None
+            chunk = replace(
+                chunk,
+                text=self._echo + chunk.text,
+                prompt_logprobs=tuple(self.prompt_logprobs) if first else None,
             )
-        token = choose(changed, self.sampling, self._randomness)
-        sequence.tokens.append(token)
-        ended, complete = token in self.ends, False
-        if self._constraint is not None:
-            self._constraint.advance(token)
-            complete = self._constraint.is_finished
-            self._constraint.start()  # the next mask, while the next forward pass runs
-        self._count += 1
-        self._first = self._first or time.perf_counter() - self._started
-        logprobs = None if self.sampling.logprobs is None else (self._logprob(logits, token, self.sampling.logprobs),)
-        text, stopped = self._stops.push("" if ended else self._detokenizer.push(token))
-        if not (ended or stopped or complete or self._count == self.most):
-            self._chunks.put(Chunk(text, (token,), logprobs))
-            return False
-        if not stopped:
-            tail, stopped = self._stops.push(self._detokenizer.flush())
-            text += tail + ("" if stopped else self._stops.flush())
-        usage = Usage(self.sequence.prompt_length, self._count, self._first, time.perf_counter() - self._started)
-        self._chunks.put(Chunk(text, (token,), logprobs, "stop" if ended or stopped or complete else "length", usage))
-        return True
+        if not self.compares:
+            self._chunks.put(chunk)
+            return
+        self._held.setdefault(choice.index, []).append(chunk)
+        self._complete += chunk.finish_reason is not None
+        if self._complete == len(self.choices):
+            self._give_best()
 
     def fail(self, error: BestiaryError) -> None:
-        """The answer ends with an error, raised where the caller reads."""
+        """The request ends with an error, raised where the caller reads."""
         self._chunks.put(error)
+
+    def release(self) -> None:
+        """The engine has done with it."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def _give_best(self) -> None:
+        """The n answers of the highest mean log-probability of a token (as in OpenAI's best_of), the best first."""
+        ranked = sorted(self.choices, key=lambda choice: -choice.logprob / choice.count)
+        prompt_logprobs = self._held[0][0].prompt_logprobs
+        for index, choice in enumerate(ranked[: self.sampling.n]):
+            for place, chunk in enumerate(self._held[choice.index]):
+                shown = prompt_logprobs if index == place == 0 else None
+                self._chunks.put(replace(chunk, index=index, prompt_logprobs=shown))
 
     # The caller's side
 
     def next(self) -> Chunk:
-        """The next chunk, waiting for it.  Raises the error with which the answer ended."""
+        """The next chunk, waiting for it.  Raises the error with which the request ended."""
         chunk = self._chunks.get()
         if isinstance(chunk, BestiaryError):
             raise chunk
@@ -111,20 +136,21 @@ class Request:
         """Stop within the engine's next step; harmless when repeated, or when the answer is complete."""
         self.cancelled = True
 
-    def _logprob(self, logits: torch.Tensor, token: int, top: int) -> TokenLogprob:
-        logprobs = logits.log_softmax(-1)
-        best = logprobs.topk(min(top, len(logprobs))) if top else None
-        others = zip(best.indices.tolist(), best.values.tolist(), strict=True) if best else ()
+    # Log-probabilities
+
+    def logprob(self, token: int, value: tuple[float, Many[tuple[int, float]]]) -> TokenLogprob:
+        """A token's log-probability, and those of the most probable tokens of its step, with their texts."""
+        own, best = value
         return TokenLogprob(
             token,
             self._text(token),
-            float(logprobs[token]),
-            tuple(TokenLogprob(other, self._text(other), value) for other, value in others),
+            own,
+            tuple(TokenLogprob(other, self._text(other), logprob) for other, logprob in best),
         )
 
     def _text(self, token: int) -> str:
         # A model may have more rows than the tokenizer has tokens; those have no text.
-        return self._tokenizer.pieces.piece(token).decode("utf-8", errors="replace")
+        return self.tokenizer.pieces.piece(token).decode("utf-8", errors="replace")
 
 
 class Stream:
@@ -134,25 +160,26 @@ class Stream:
     """
 
     def __init__(self, request: Request, engine: object) -> None:
-        self._request, self._engine, self._over = request, engine, False
+        self._request, self._engine = request, engine
+        self._left = request.sampling.n
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Chunk:
-        if self._over:
+        if not self._left:
             raise StopIteration
         try:
             chunk = self._request.next()
         except BaseException:
             self.close()
             raise
-        self._over = chunk.finish_reason is not None
+        self._left -= chunk.finish_reason is not None
         return chunk
 
     def close(self) -> None:
         """Stop the request, if it is not complete."""
-        self._over = True
+        self._left = 0
         self._request.cancel()
 
     def __del__(self) -> None:

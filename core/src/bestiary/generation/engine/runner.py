@@ -3,43 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
+from bestiary.generation.engine.graphs import DecodeGraphs
 from bestiary.generation.engine.paged import PagedCache
-from bestiary.generation.engine.sequence import Plan, Sequence
-from bestiary.nn import Batch, CausalLM
+from bestiary.generation.engine.sequence import Plan, Work
+from bestiary.nn import Batch, LanguageModel
+
+if TYPE_CHECKING:
+    from bestiary.adapters.residency import Adapters
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step made: the logits [N, V] in float32 of every position that was wanted, in the order of the plan."""
+
+    plan: Plan
+    logits: torch.Tensor
+    hidden: torch.Tensor
+    """[T, D]: the states before the head of all the step's tokens."""
 
 
 class ModelRunner:
-    """A model over a paged cache."""
+    """A model over a paged cache; `adapters` are those that sequences may ask for."""
 
-    def __init__(self, model: CausalLM, cache: PagedCache) -> None:
-        self.model, self.cache = model, cache
+    def __init__(self, model: LanguageModel, cache: PagedCache, adapters: Adapters | None = None) -> None:
+        self.model, self.cache, self.adapters = model, cache, adapters
+        self._graphs = DecodeGraphs(model, cache) if cache.device.type == "cuda" else None
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> tuple[Many[Sequence], torch.Tensor]:
-        """Run a step; the sequences whose next token is wanted, and their logits [N, V] in float32 on the CPU."""
+    def run(self, plan: Plan) -> Result:
+        """Run a step."""
         self.cache.copy(plan.copies)
-        device = self.cache.device
-        tokens: list[int] = []
-        positions: list[int] = []
-        lengths: list[int] = []
-        outputs: list[int] = []
-        wanted: list[Sequence] = []
-        for work in plan.work:
-            end = work.start + work.count
-            tokens += work.sequence.tokens[work.start : end]
-            positions += range(work.start, end)
-            lengths += [end] * work.count
-            if work.samples:
-                outputs.append(len(tokens) - 1)
-                wanted.append(work.sequence)
-        batch = Batch(
-            torch.tensor(positions, device=device),
-            torch.tensor(lengths, device=device),
-            self.cache.states(plan.work),
-            torch.tensor(outputs, dtype=torch.long, device=device),
-        )
-        logits = self.model(torch.tensor(tokens, device=device), batch)
-        return wanted, logits.float().cpu()
+        adapted = self.adapters is not None and any(work.sequence.adapter is not None for work in plan.work)
+        if self._graphs is not None and not adapted and self._graphs.fits(plan.work):
+            hidden = self._graphs.run(plan.work)
+            return Result(plan, self.model.head(hidden).float(), hidden)
+        tokens, batch = flat(plan.work, self.cache)
+        with self._adapted(plan.work, batch) if adapted else nullcontext():
+            hidden = self.model.hidden(tokens, batch)
+            logits = self.model.head(hidden if batch.outputs is None else hidden[batch.outputs])
+        return Result(plan, logits.float(), hidden)
+
+    def _adapted(self, work: Many[Work], batch: Batch) -> AbstractContextManager[None]:
+        assert self.adapters is not None and batch.outputs is not None
+        return self.adapters.step([(entry.sequence.adapter, entry.count) for entry in work], batch.outputs.tolist())
+
+
+def flat(works: Many[Work], cache: PagedCache) -> tuple[torch.Tensor, Batch]:
+    """The tokens [T] of a step, and their batch; logits are wanted where each sequence says."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    lengths: list[int] = []
+    outputs: list[int] = []
+    for work in works:
+        wanted = work.outputs
+        outputs += range(len(tokens) + wanted.start - work.start, len(tokens) + work.count)
+        tokens += work.sequence.tokens[work.start : work.end]
+        positions += range(work.start, work.end)
+        lengths += [work.end] * work.count
+    device = cache.device
+    batch = Batch(
+        torch.tensor(positions, device=device),
+        torch.tensor(lengths, device=device),
+        cache.states(works),
+        torch.tensor(outputs, dtype=torch.long, device=device),
+    )
+    return torch.tensor(tokens, device=device), batch

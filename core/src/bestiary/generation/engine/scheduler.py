@@ -19,10 +19,15 @@ from bestiary.generation.engine.sequence import Plan, Sequence, Work
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that share a block table: those with the same window (None: they see everything)."""
+    """Layers that share a block table: those with the same window (None: they see everything), or the recurrent ones.
+
+    Of a recurrent group a sequence has one block, with its state; what the prefix tree keeps of it is the state at the
+    end of a block of tokens, and nothing of what came before.
+    """
 
     blocks: int
     window: int | None = None
+    recurrent: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Limits:
 
     tokens: int = 2048
     sequences: int = 64
+    logits: int = 256
+    """Positions of one sequence whose logits are made in one step; each is a row as long as the vocabulary."""
 
 
 class Scheduler:
@@ -38,6 +45,7 @@ class Scheduler:
 
     def __init__(self, groups: Many[Group], block_size: int = 16, limits: Limits | None = None) -> None:
         self.groups, self.block_size, self.limits = tuple(groups), block_size, limits or Limits()
+        self._recurrent = any(group.recurrent for group in groups)
         self.tree = PrefixTree(block_size, len(groups))
         self.pools = tuple(
             BlockPool(group.blocks, forget=lambda block, index=index: self.tree.forget(index, block))  # type: ignore[misc]
@@ -53,7 +61,8 @@ class Scheduler:
 
     @property
     def _full_pools(self) -> list[BlockPool]:
-        return [pool for group, pool in zip(self.groups, self.pools, strict=True) if group.window is None]
+        pairs = zip(self.groups, self.pools, strict=True)
+        return [pool for group, pool in pairs if group.window is None and not group.recurrent]
 
     # Requests
 
@@ -61,6 +70,8 @@ class Scheduler:
         """Queue a sequence that may grow to `longest` tokens.  Raises RequestError where that can never fit."""
         needed = max(longest or 0, len(sequence.tokens))
         for group, pool in zip(self.groups, self.pools, strict=True):
+            if group.recurrent:
+                continue
             # A window needs its own span, the chunk in flight, and the block that it leaves at either end.
             span = needed if group.window is None else min(needed, group.window + self.limits.tokens + self.block_size)
             if self._blocks_for(span) > pool.count:
@@ -79,12 +90,21 @@ class Scheduler:
             self.waiting = [entry for entry in self.waiting if entry[1] is not sequence]
             heapq.heapify(self.waiting)
 
-    def fork(self, sequence: Sequence) -> Sequence:
-        """A twin of a running sequence that shares its blocks until one of the two writes into them."""
+    def fork(self, sequence: Sequence, computed: int) -> Sequence | None:
+        """A twin of a running sequence that shares its blocks until one of the two writes into them.
+
+        `computed` is how much of it the step that has just run left in the cache.  None where no more may run.
+        """
         assert sequence in self.running
-        twin = Sequence(list(sequence.tokens), sequence.prompt_length, sequence.priority, sequence.salt)
-        twin.computed, twin.reused = sequence.computed, sequence.computed
-        twin.tables = [list(table) for table in sequence.tables]
+        if len(self.running) >= self.limits.sequences:
+            return None
+        twin = Sequence(
+            list(sequence.tokens), sequence.prompt_length, sequence.priority, sequence.salt, sequence.adapter
+        )
+        twin.computed = twin.reused = computed
+        twin.shadow = min(sequence.shadow, computed)
+        # What was reserved for drafts that were refused is its own.
+        twin.tables = [table[: max(1, self._blocks_for(computed))] for table in sequence.tables]
         twin.prefix, twin.noted = sequence.prefix, sequence.noted
         for pool, table in zip(self.pools, twin.tables, strict=True):
             for block in table:
@@ -101,11 +121,14 @@ class Scheduler:
         copies: list[tuple[int, int, int]] = []
         budget = self.limits.tokens
         # Decoding first, then prompts that were begun; each in order.
-        for sequence in sorted(self.running, key=lambda member: (member.pending > 1, member.order)):
+        for sequence in sorted(self.running, key=lambda member: (member.pending - member.drafts > 1, member.order)):
             if sequence not in self.running or budget == 0:
                 continue  # preempted for one before it, or no room left in this step
-            count = min(sequence.pending, budget)
+            count = self._next(sequence, budget)
             while not self._reserve(sequence, count, copies):
+                if sequence.drafts and count > sequence.pending - sequence.drafts:
+                    count = sequence.pending - sequence.drafts  # guesses are not worth another's place
+                    continue
                 victim = max(self.running, key=lambda member: member.order)
                 dropped = [entry for entry in work if entry.sequence is victim]
                 for entry in dropped:
@@ -120,7 +143,7 @@ class Scheduler:
         while self.waiting and budget > 0 and len(self.running) < self.limits.sequences:
             sequence = self.waiting[0][1]
             self._admit(sequence)
-            count = min(sequence.pending, budget)
+            count = self._next(sequence, budget)
             # Room for a block more of each running sequence, or the newcomer would be sent back in the next step.
             if not self._reserve(sequence, count, copies) or any(
                 pool.available < len(self.running) for pool in self.pools
@@ -131,15 +154,34 @@ class Scheduler:
             self.running.append(sequence)
             work.append(Work(sequence, sequence.computed, count))
             budget -= count
+        planned = {id(entry.sequence): entry.count for entry in work}
+        for sequence in self.running:
+            if sequence.drafts:
+                sequence.keep_drafts(max(0, planned.get(id(sequence), 0) - (sequence.pending - sequence.drafts)))
         return Plan(tuple(work), tuple(copies))
 
     def commit(self, plan: Plan) -> None:
-        """The step ran: its tokens are in the cache.  Call before new tokens are appended."""
+        """The step ran: its tokens are in the cache.
+
+        Call when the tokens that it chose are appended and the drafts that it refused are gone.
+        """
         for entry in plan.work:
             if entry.sequence in self.running:
-                entry.sequence.computed = entry.start + entry.count
-                self._note(entry.sequence)
-                self._leave_behind(entry.sequence)
+                sequence = entry.sequence
+                sequence.computed, sequence.sound = min(entry.end, sequence.sound), len(sequence.tokens)
+                sequence.shadow = min(sequence.shadow, sequence.computed)
+                self._note(sequence)
+                self._leave_behind(sequence)
+
+    def _next(self, sequence: Sequence, budget: int) -> int:
+        """How many tokens a sequence computes in a step."""
+        silent = max(0, sequence.wanted - sequence.computed)
+        count = min(sequence.pending, budget, silent + self.limits.logits)
+        if self._recurrent:
+            # A state can be kept for others only where a step ends with a block.
+            beyond = (sequence.computed + count) % self.block_size
+            count -= beyond if beyond < count else 0
+        return count
 
     # Memory
 
@@ -149,10 +191,10 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> None:
         """Give a waiting sequence the blocks of the longest prefix that the tree holds for every group."""
         sequence.tables = [[] for _ in self.groups]
-        sequence.computed = sequence.noted = 0
+        sequence.computed = sequence.shadow = sequence.noted = 0
         sequence.prefix = None
-        # The last token is always computed, for its logits are wanted.
-        path = self.tree.find(sequence.tokens[: len(sequence.tokens) - 1], sequence.salt)
+        # What logits are wanted of is always computed.
+        path = self.tree.find(sequence.tokens[: sequence.wanted], sequence.salt)
         length = self._usable(path)
         for index, pool in enumerate(self.pools):
             first = self._first_seen(index, length * self.block_size)
@@ -160,10 +202,11 @@ class Scheduler:
                 block = node.blocks[index] if place >= first else None
                 if block is not None:
                     pool.share(block)
-                sequence.tables[index].append(block)
+                if block is not None or not self.groups[index].recurrent:
+                    sequence.tables[index].append(block)
         if length:
             sequence.prefix, sequence.noted = path[length - 1], length
-            sequence.computed = length * self.block_size
+            sequence.computed = sequence.shadow = length * self.block_size
         if sequence.preemptions == 0:
             sequence.reused = sequence.computed
 
@@ -180,32 +223,37 @@ class Scheduler:
         return 0
 
     def _first_seen(self, group: int, position: int) -> int:
-        """The first block that a token at `position` sees in a group."""
+        """The first block that a token at `position` sees in a group; of states the one before its own block."""
         window = self.groups[group].window
+        if self.groups[group].recurrent:
+            return position // self.block_size - 1
         return 0 if window is None else max(0, position - window + 1) // self.block_size
 
     def _reserve(self, sequence: Sequence, count: int, copies: list[tuple[int, int, int]]) -> bool:
         """Blocks for `count` more tokens, shared ones copied before they are written; all of them or none."""
-        begin, end = sequence.computed // self.block_size, self._blocks_for(sequence.computed + count)
-        swapped: list[tuple[int, int, int]] = []
+        swapped: list[tuple[int, int, int, int]] = []
         grown: list[tuple[int, int]] = []
         try:
             for index, (pool, table) in enumerate(zip(self.pools, sequence.tables, strict=True)):
-                shared = table[begin] if begin < len(table) else None
-                if shared is not None and pool.users(shared) > 1:
-                    swapped.append((index, shared, pool.take()))
+                recurrent = self.groups[index].recurrent
+                begin = 0 if recurrent else sequence.computed // self.block_size
+                end = 1 if recurrent else self._blocks_for(sequence.computed + count)
+                old = table[begin] if begin < len(table) else None
+                # A state that the tree keeps is written to in every step; a full block of tokens never again.
+                if old is not None and (pool.users(old) > 1 or (recurrent and self.tree.holds(index, old))):
+                    swapped.append((index, begin, old, pool.take()))
                 for _ in range(len(table), end):
                     grown.append((index, pool.take()))  # one by one: what was taken must be known when a take fails
         except OutOfBlocks:
-            for index, block in [*grown, *((index, fresh) for index, _, fresh in swapped)]:
+            for index, block in [*grown, *((index, fresh) for index, _, _, fresh in swapped)]:
                 self.pools[index].release(block)
             return False
-        for index, shared, fresh in swapped:
+        for index, begin, old, fresh in swapped:
             sequence.tables[index][begin] = fresh
-            self.pools[index].release(shared)
+            self.pools[index].release(old)
+            copies.append((index, old, fresh))
         for index, block in grown:
             sequence.tables[index].append(block)
-        copies += swapped
         return True
 
     def _release(self, sequence: Sequence) -> None:
@@ -221,6 +269,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._release(sequence)
+        sequence.keep_drafts(0)
         sequence.preemptions += 1
         heapq.heappush(self.waiting, (sequence.order, sequence))
 
@@ -229,7 +278,12 @@ class Scheduler:
         size = self.block_size
         while (sequence.noted + 1) * size <= sequence.computed:
             place = sequence.noted
-            blocks = [table[place] for table in sequence.tables]
+            # The state is that of the last token: of a block that ended before, there is none.
+            current = (place + 1) * size == sequence.computed
+            blocks = [
+                (table[0] if current else None) if group.recurrent else table[place]
+                for group, table in zip(self.groups, sequence.tables, strict=True)
+            ]
             part = sequence.tokens[place * size : (place + 1) * size]
             sequence.prefix = self.tree.add(sequence.prefix, part, sequence.salt, blocks)
             for index, block in enumerate(blocks):
@@ -240,7 +294,10 @@ class Scheduler:
     def _leave_behind(self, sequence: Sequence) -> None:
         """Give back the blocks that no further token of the sequence can see."""
         for index, (pool, table) in enumerate(zip(self.pools, sequence.tables, strict=True)):
-            for place in range(self._first_seen(index, sequence.computed) - 1, -1, -1):
+            if self.groups[index].recurrent:
+                continue
+            # A drafting model may lag behind by one token.
+            for place in range(self._first_seen(index, sequence.computed - 1) - 1, -1, -1):
                 block = table[place]
                 if block is None:
                     break

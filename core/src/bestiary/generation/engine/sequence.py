@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from itertools import count
+from typing import TYPE_CHECKING
 
 from bestiary.generation.engine.prefixes import Prefix
+
+if TYPE_CHECKING:
+    from bestiary.adapters.residency import Generation
 
 _arrivals = count()
 
@@ -23,11 +27,21 @@ class Sequence:
     prompt_length: int
     priority: int = 0
     salt: bytes = b""
+    adapter: Generation | None = None
+    """The adapter generation whose rows these are; None: the base model."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
+    wanted: int = -1
+    """The first position whose logits are wanted; set by whoever adds tokens, and at first the prompt's last."""
+    drafts: int = 0
+    """How many of the last tokens are guesses that the next step verifies."""
     computed: int = 0
     """Tokens whose keys and values lie in the blocks."""
     reused: int = 0
     """Prompt tokens that were found in the cache when the sequence was first admitted."""
+    sound: int = 0
+    """Tokens, from the first, that are those which the last step computed: a refused draft ends them."""
+    shadow: int = 0
+    """Tokens that lie in the cache of the drafting model too."""
     preemptions: int = 0
     tables: list[list[int | None]] = field(default_factory=list)
     prefix: Prefix | None = None
@@ -35,28 +49,49 @@ class Sequence:
     noted: int = 0
     """Full blocks that were noted."""
 
+    def __post_init__(self) -> None:
+        if self.wanted < 0:
+            self.wanted = self.prompt_length - 1
+        self.sound = len(self.tokens)
+
     @property
     def order(self) -> tuple[int, int]:
         return (self.priority, self.arrival)
 
     @property
     def pending(self) -> int:
-        """Tokens that the next steps must compute; 1 while decoding."""
+        """Tokens that the next steps must compute; 1, and the drafts, while decoding."""
         return len(self.tokens) - self.computed
+
+    def guess(self, tokens: Many[int]) -> None:
+        """Add drafts."""
+        self.tokens += tokens
+        self.drafts += len(tokens)
+
+    def keep_drafts(self, count: int) -> None:
+        """Drop all drafts but the first `count`."""
+        dropped = self.drafts - count
+        if dropped > 0:
+            del self.tokens[len(self.tokens) - dropped :]
+            self.drafts = count
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one sequence does in a step: `count` tokens from `start`; the last one's logits are wanted if it is the
-    sequence's last."""
+    """What one sequence does in a step: `count` tokens from `start`."""
 
     sequence: Sequence
     start: int
     count: int
 
     @property
-    def samples(self) -> bool:
-        return self.start + self.count == len(self.sequence.tokens)
+    def end(self) -> int:
+        return self.start + self.count
+
+    @property
+    def outputs(self) -> range:
+        """The positions whose logits are wanted."""
+        return range(min(max(self.start, self.sequence.wanted), self.end), self.end)
 
 
 @dataclass(frozen=True)
@@ -65,3 +100,9 @@ class Plan:
 
     work: Many[Work]
     copies: Many[tuple[int, int, int]] = ()
+
+    def trimmed(self) -> Plan:
+        """The same where sequences have lost drafts since."""
+        lengths = [min(work.end, len(work.sequence.tokens)) - work.start for work in self.work]
+        pairs = zip(self.work, lengths, strict=True)
+        return Plan(tuple(Work(work.sequence, work.start, count) for work, count in pairs), self.copies)

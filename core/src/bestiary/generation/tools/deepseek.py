@@ -5,6 +5,7 @@ json block and `<｜tool▁call▁end｜>`; V3.1 writes `<｜tool▁call▁begin
 Source: the chat templates of the model cards.
 """
 
+from bestiary.generation.constraints.tools import ToolForm
 from bestiary.generation.tools.json_calls import arguments_object
 from bestiary.generation.tools.offered import NAME, NAME_LENGTH
 from bestiary.generation.tools.parser import GrammarParser
@@ -12,6 +13,17 @@ from bestiary.generation.tools.reader import Malformed, Markers, Step
 
 BEGIN, END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 CALL, SEPARATOR, CALL_END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
+
+FENCED = ToolForm(
+    f"{CALL}function{SEPARATOR}",
+    "\n```json\n",
+    f"\n```{CALL_END}",
+    opens=BEGIN,
+    closes=END,
+    marker=BEGIN,
+    others=(CALL,),
+)
+BARE = ToolForm(CALL, SEPARATOR, CALL_END, between="", opens=BEGIN, closes=END, marker=BEGIN, others=(CALL,))
 
 
 class DeepSeekParser(GrammarParser):

@@ -9,14 +9,44 @@ object, or a list of Python calls (ai.google.dev/gemma/docs/capabilities/functio
 import re
 from typing import ClassVar
 
+from bestiary.generation.constraints.tools import ToolForm
 from bestiary.generation.tools.json_calls import calls
 from bestiary.generation.tools.literals import PYTHON, Notation, Quote, literal
+from bestiary.generation.tools.notation_form import NotationForm
 from bestiary.generation.tools.offered import NAME, NAME_LENGTH
 from bestiary.generation.tools.parser import GrammarParser
 from bestiary.generation.tools.reader import Malformed, Markers, Step
 
 _KEYWORD = re.compile(r"[A-Za-z0-9_]+")
 _KEYWORD_LENGTH = 128
+
+GEMMA3 = ToolForm(
+    '{"name": "',
+    '", "parameters": ',
+    "}",
+    between=", ",
+    opens="[",
+    closes="]",
+    single=True,
+    others=("```tool_code", "```json"),
+)
+FUNCTION_GEMMA = ToolForm(
+    "<start_function_call>call:",
+    "",
+    "<end_function_call>",
+    between="",
+    marker="<start_function_call>",
+    arguments=NotationForm("<escape>"),
+)
+GEMMA4 = ToolForm(
+    "<|tool_call>call:",
+    "",
+    "<tool_call|>",
+    between="",
+    marker="<|tool_call>",
+    reasoning=("<|channel>thought\n", "<channel|>"),
+    arguments=NotationForm('<|"|>'),
+)
 
 
 class Gemma3Parser(GrammarParser):
@@ -127,6 +157,7 @@ class Gemma4Parser(FunctionGemmaParser):
     """It also writes its reasoning as a channel, `<|channel>thought` to `<channel|>`; other such marks are dropped."""
 
     markers = Markers("<|tool_call>", "<|channel>", "<channel|>")
+    reasons = True
     end = "<tool_call|>"
     notation = _notation('<|"|>')
     _thought_end = Markers("\n<channel|>", "<channel|>")

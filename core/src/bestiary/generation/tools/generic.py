@@ -3,9 +3,12 @@
 For models that were told so in words, and for answers that a grammar constrained.
 """
 
+from bestiary.generation.constraints.tools import ToolForm
 from bestiary.generation.tools.json_calls import calls
 from bestiary.generation.tools.parser import GrammarParser
 from bestiary.generation.tools.reader import Malformed, Step
+
+FORM = ToolForm('{"name": "', '", "arguments": ', "}", between=", ", opens="[", closes="]", single=True)
 
 
 class GenericParser(GrammarParser):

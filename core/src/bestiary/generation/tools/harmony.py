@@ -26,6 +26,7 @@ class HarmonyParser(GrammarParser):
     """
 
     markers = Markers(*_HEADERS)
+    reasons = True
     _message = Markers("<|message|>", *_ENDS)
     _body_end = Markers(*_HEADERS, *_ENDS)
 

@@ -4,9 +4,12 @@ Spoken by the Hermes models (the Hermes-Function-Calling repository of Nous Rese
 chat templates of their model cards), Granite 4, SmolLM3, Bielik, Reka Edge and MiMo.
 """
 
+from bestiary.generation.constraints.tools import HERMES
 from bestiary.generation.tools.json_calls import calls
 from bestiary.generation.tools.parser import GrammarParser
 from bestiary.generation.tools.reader import Markers, Step
+
+FORM = HERMES
 
 
 class HermesParser(GrammarParser):

@@ -3,23 +3,20 @@
 Source: the prompt formats of Llama 3.1, 3.2 and 3.3 on llama.com, and the chat templates of the model cards.
 """
 
+from bestiary.generation.constraints.tools import ToolForm
 from bestiary.generation.tools.json_calls import arguments_object, call_object
 from bestiary.generation.tools.offered import NAME, NAME_LENGTH
 from bestiary.generation.tools.parser import GrammarParser
 from bestiary.generation.tools.reader import Markers, Step
 
+OBJECTS = ToolForm('{"name": "', '", "parameters": ', "}", between="; ", others=("<|python_tag|>", "<function="))
+TAGS = ToolForm("<function=", ">", "</function>", between="", marker="<function=", others=("<|python_tag|>",))
 
-class LlamaParser(GrammarParser):
-    """A bare object counts at the beginning of the answer and after another call, where ";" may separate them.
 
-    After `<|python_tag|>` the model may also write code for its own interpreter: that is Text.
-    """
+class LlamaTagParser(GrammarParser):
+    """After `<|python_tag|>` the model may also write code for its own interpreter: that is Text."""
 
     markers = Markers("<|python_tag|>", "<function=")
-
-    def main(self) -> Step[None]:
-        yield from self._objects(first=True)
-        yield from super().main()
 
     def call(self, marker: str) -> Step[None]:
         if marker == "<function=":
@@ -33,6 +30,14 @@ class LlamaParser(GrammarParser):
         else:
             yield from self.reader.spaces()
             yield from call_object(self)
+
+
+class LlamaParser(LlamaTagParser):
+    """A bare object counts at the beginning of the answer and after another call, where ";" may separate them."""
+
+    def main(self) -> Step[None]:
+        yield from self._objects(first=True)
+        yield from super().main()
 
     def after_call(self) -> Step[None]:
         yield from self._objects(first=False)

@@ -5,13 +5,29 @@ templates of Mistral Small 3.2.  Source: the mistral-common package and the chat
 """
 
 import re
+from dataclasses import replace
 
+from bestiary.generation.constraints.tools import ToolForm
 from bestiary.generation.tools.json_calls import arguments_object, calls
 from bestiary.generation.tools.offered import NAME, NAME_LENGTH
 from bestiary.generation.tools.parser import GrammarParser
 from bestiary.generation.tools.reader import Markers, Step
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
+
+LIST = ToolForm(
+    '{"name": "',
+    '", "arguments": ',
+    "}",
+    between=", ",
+    opens="[TOOL_CALLS][",
+    closes="]",
+    marker="[TOOL_CALLS]",
+    spaced=True,
+    late_id=(', "id": "', '"'),
+)
+ARGS = ToolForm("[TOOL_CALLS]", "[ARGS]", "", between="", marker="[TOOL_CALLS]")
+IDS = replace(ARGS, before_id="[CALL_ID]")
 
 
 class MistralParser(GrammarParser):

@@ -54,7 +54,7 @@ class Offered:
         What can only be a string stays one.  Anything else is taken as JSON where it is JSON of a type that the schema
         names, and is a string otherwise, so that what checks the arguments sees what was written.
         """
-        types = _types(_mapping((self._properties or {}).get(name)).get(key))
+        types = named_types(_mapping((self._properties or {}).get(name)).get(key))
         bare = text.strip()
         if types != {"string"}:
             if types == {"boolean"} and bare.lower() in ("true", "false"):
@@ -65,7 +65,7 @@ class Offered:
         return json.dumps(text, ensure_ascii=False)
 
 
-def _types(schema: Any) -> set[str]:
+def named_types(schema: Any) -> set[str]:
     """The types that a schema names on its first level; empty where it does not say."""
     found: set[str] = set()
     schema = _mapping(schema)

@@ -1,6 +1,6 @@
 """What every parser is, and the part that they share: plain text, calls in it, and the way back when one is none."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import ClassVar, Protocol
 
 from bestiary.generation.tools.events import CallArguments, CallCancel, CallEnd, CallStart, Event, Reasoning, Text
@@ -33,6 +33,10 @@ class GrammarParser:
     markers: ClassVar[Markers]
     closing: ClassVar[tuple[str, ...]] = ()
     """Markers that say nothing more where they follow a call."""
+    breaks: ClassVar[tuple[str, ...]] = ()
+    """Markers at which reasoning between markers of its own ends, even where its closing one did not come."""
+    reasons: ClassVar[bool] = False
+    """Whether the format tells reasoning from text itself."""
 
     def __init__(self, offered: Offered) -> None:
         self.offered = offered
@@ -157,20 +161,14 @@ class GrammarParser:
                 self._events.append(Reasoning(text) if self._kind is Reasoning else Text(text))
 
 
-class Settled:
-    """A parser in front of a protocol that cannot take back: calls come only when they are whole, none is cancelled."""
+class Settlement:
+    """For protocols that cannot take back: calls are passed on only when they are whole, and none is cancelled."""
 
-    def __init__(self, parser: ToolParser) -> None:
-        self._parser = parser
+    def __init__(self) -> None:
         self._held: dict[int, list[Event]] = {}
 
-    def push(self, text: str) -> list[Event]:
-        return self._settle(self._parser.push(text))
-
-    def finish(self) -> list[Event]:
-        return self._settle(self._parser.finish())
-
-    def _settle(self, events: list[Event]) -> list[Event]:
+    def settle(self, events: Iterable[Event]) -> list[Event]:
+        """What of all the events so far has become certain with these."""
         settled: list[Event] = []
         for event in events:
             match event:
@@ -187,3 +185,16 @@ class Settled:
                 case _:
                     settled.append(event)
         return settled
+
+
+class Settled:
+    """A parser whose calls are settled (see `Settlement`)."""
+
+    def __init__(self, parser: ToolParser) -> None:
+        self._parser, self._settlement = parser, Settlement()
+
+    def push(self, text: str) -> list[Event]:
+        return self._settlement.settle(self._parser.push(text))
+
+    def finish(self) -> list[Event]:
+        return self._settlement.settle(self._parser.finish())

@@ -5,13 +5,24 @@ Also spoken by Qwen 3.5, Nemotron 3 Nano and Step 3.5.  Source: the chat templat
 
 import re
 
+from bestiary.generation.constraints.tools import ToolForm
 from bestiary.generation.tools.element_arguments import ElementArguments, element_text
+from bestiary.generation.tools.element_form import ElementForm
 from bestiary.generation.tools.offered import NAME, NAME_LENGTH
 from bestiary.generation.tools.parser import GrammarParser
 from bestiary.generation.tools.reader import Markers, Step
 
 _KEY = re.compile(r"[^<>\n]+")
 _KEY_LENGTH = 128
+
+FORM = ToolForm(
+    "<tool_call>\n<function=",
+    ">\n",
+    "</function>\n</tool_call>",
+    marker="<tool_call>",
+    others=("<function=",),
+    arguments=ElementForm("<parameter=", ">\n", "\n</parameter>\n", never=("</parameter>",)),
+)
 
 
 class QwenCoderParser(GrammarParser):
@@ -22,6 +33,7 @@ class QwenCoderParser(GrammarParser):
 
     markers = Markers("<tool_call>", "<function=")
     closing = ("</tool_call>",)
+    breaks = ("<tool_call>",)
     _parameter_end = Markers("</parameter>")
 
     def call(self, marker: str) -> Step[None]:

@@ -49,10 +49,27 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             chat_template=CHAT,
             defaults=defaults,
             tiny=f"bestiary_gemma.tiny:{build.upper()}",
+            tool_format=tool_format,
         )
-        for name, build, model_type, defaults in (
-            ("GemmaForCausalLM", "gemma", "gemma", GEMMA),
-            ("Gemma2ForCausalLM", "gemma2", "gemma2", GEMMA2),
-            ("Gemma3ForCausalLM", "gemma3", "gemma3_text", GEMMA3),
+        for name, build, model_type, defaults, tool_format in (
+            ("GemmaForCausalLM", "gemma", "gemma", GEMMA, None),
+            ("Gemma2ForCausalLM", "gemma2", "gemma2", GEMMA2, None),
+            ("Gemma3ForCausalLM", "gemma3", "gemma3_text", GEMMA3, "gemma3"),
         )
+    ]
+
+
+@bestiary.hookimpl
+def bestiary_tool_formats() -> Sequence[bestiary.ToolFormat]:
+    """Those of Gemma 3, whose template shows none, FunctionGemma and Gemma 4."""
+    module = "bestiary.generation.tools.gemma"
+    return [
+        bestiary.ToolFormat("gemma3", f"{module}:Gemma3Parser", form=f"{module}:GEMMA3"),
+        bestiary.ToolFormat(
+            "function_gemma",
+            f"{module}:FunctionGemmaParser",
+            ("<start_function_call>", "call:"),
+            form=f"{module}:FUNCTION_GEMMA",
+        ),
+        bestiary.ToolFormat("gemma4", f"{module}:Gemma4Parser", ("<|tool_call>", "call:"), form=f"{module}:GEMMA4"),
     ]

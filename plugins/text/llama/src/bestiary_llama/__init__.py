@@ -44,3 +44,31 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
         ministral3("Ministral3ForCausalLM", model_types=("ministral3",), tiny=f"{tiny}MINISTRAL3"),
         ministral3("Mistral3ForConditionalGeneration", **around),
     ]
+
+
+@bestiary.hookimpl
+def bestiary_tool_formats() -> Sequence[bestiary.ToolFormat]:
+    llama, mistral = "bestiary.generation.tools.llama", "bestiary.generation.tools.mistral"
+    parser = f"{mistral}:MistralParser"
+    return [
+        bestiary.ToolFormat(
+            "llama",
+            f"{llama}:LlamaParser",
+            ("<|start_header_id|>", '{"name": function name, "parameters": '),
+            form=f"{llama}:OBJECTS",
+            priority=-20,
+        ),
+        bestiary.ToolFormat(
+            "llama_tags",
+            f"{llama}:LlamaTagParser",
+            ("<function=", "</function>", "<|python_tag|>"),
+            form=f"{llama}:TAGS",
+            priority=-30,
+        ),
+        # The tokenizers of versions 2 to 7 write a list, later ones a marker for each call, some with an id.
+        bestiary.ToolFormat("mistral", parser, ("[TOOL_CALLS]",), ("[ARGS]",), form=f"{mistral}:LIST"),
+        bestiary.ToolFormat(
+            "mistral_args", parser, ("[TOOL_CALLS]", "[ARGS]"), ("[CALL_ID]",), form=f"{mistral}:ARGS"
+        ),
+        bestiary.ToolFormat("mistral_ids", parser, ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"), form=f"{mistral}:IDS"),
+    ]

@@ -52,3 +52,11 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
         _architecture("Qwen2MoeForCausalLM", "qwen2_moe", "QWEN2_MOE", EXPERTS, qkv_bias=True),
         _architecture("Qwen3MoeForCausalLM", "qwen3_moe", "QWEN3_MOE", EXPERTS, max_window_layers=0),
     ]
+
+
+@bestiary.hookimpl
+def bestiary_tool_formats() -> Sequence[bestiary.ToolFormat]:
+    """That of Qwen3-Coder and Qwen 3.5; the others speak Hermes, which the core brings."""
+    module = "bestiary.generation.tools.qwen_coder"
+    signs = ("<tool_call>", "<function=", "<parameter=")
+    return [bestiary.ToolFormat("qwen_coder", f"{module}:QwenCoderParser", signs, form=f"{module}:FORM")]

@@ -1,0 +1,146 @@
+"""Decoding steps of fixed shapes, so that a recorded one can be replayed: CUDA graphs.
+
+A step in which every sequence decodes is padded to the next bucket of sequences and of positions.  Its inputs are
+written into buffers that stay, and what the model does with them is recorded once for each bucket.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bestiary.generation.engine.paged import PagedCache
+from bestiary.generation.engine.paged_attention import AttentionStep, slots_seen
+from bestiary.generation.engine.paged_state import StateStep
+from bestiary.generation.engine.sequence import Work
+from bestiary.nn import Batch, LanguageModel
+
+log = logging.getLogger("bestiary.engine")
+
+Recorder = Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]]
+"""Takes what computes a step from its buffers, and returns what does it again."""
+
+
+def cuda_graph(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Record a step as a CUDA graph; as torch asks, after it ran on another stream so that libraries are set up."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = step()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return made
+
+    return replay
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """The inputs of a step of N sequences that see up to S positions each."""
+
+    tokens: torch.Tensor
+    batch: Batch
+    steps: tuple[AttentionStep | StateStep, ...]
+
+
+class DecodeGraphs:
+    """Recorded decoding steps of a model over a cache, by bucket."""
+
+    def __init__(self, model: LanguageModel, cache: PagedCache, record: Recorder = cuda_graph, most: int = 64) -> None:
+        """Steps of more than `most` sequences are not recorded."""
+        self.model, self.cache, self.most, self._record = model, cache, most, record
+        self._recorded: dict[tuple[int, int], tuple[_Buffers, Callable[[], torch.Tensor]]] = {}
+
+    def fits(self, work: Many[Work]) -> bool:
+        """Whether every sequence decodes, one token each, and there are not too many."""
+        return len(work) <= self.most and all(entry.count == 1 and entry.start > 0 for entry in work)
+
+    def run(self, work: Many[Work]) -> torch.Tensor:
+        """The states [N, D] before the head, in a buffer that the next step overwrites."""
+        bucket = (_next_power(len(work)), max(256, _next_power(max(entry.end for entry in work))))
+        if bucket not in self._recorded:
+            buffers = self._empty(*bucket)
+            self._fill(buffers, work)
+            self._recorded[bucket] = buffers, self._recording(buffers)
+        buffers, replay = self._recorded[bucket]
+        self._fill(buffers, work)
+        return replay()[: len(work)]
+
+    def _recording(self, buffers: _Buffers) -> Callable[[], torch.Tensor]:
+        def step() -> torch.Tensor:
+            return self.model.hidden(buffers.tokens, buffers.batch)
+
+        try:
+            return self._record(step)
+        except RuntimeError as error:
+            # A layer that asks the device for numbers, as a loop over experts does, cannot be recorded.
+            log.warning("decoding steps are not recorded: %s", error)
+            self.most = 0
+            return step
+
+    def _empty(self, rows: int, length: int) -> _Buffers:
+        device = self.cache.device
+        steps: list[AttentionStep | StateStep] = []
+        for table, window in self.cache.views:
+            group = self.cache.groups[table]
+            if group.recurrent:
+                blocks = torch.full((rows,), group.blocks, device=device)
+                steps.append(StateStep((1,) * rows, blocks, None))
+                continue
+            seen = length if window is None else min(length, window)
+            scratch = group.blocks * self.cache.block_size
+            mask = torch.zeros(rows, 1, 1, seen, dtype=torch.bool, device=device)
+            mask[..., 0] = True  # a row that sees nothing would be no number
+            steps.append(
+                AttentionStep(
+                    torch.full((rows,), scratch, device=device),
+                    (),
+                    None,
+                    torch.full((rows, seen), scratch, device=device),
+                    mask,
+                )
+            )
+        numbers = [torch.zeros(rows, dtype=torch.long, device=device) for _ in range(3)]
+        batch = Batch(numbers[1], numbers[2], self.cache.layer_states(steps))
+        return _Buffers(numbers[0], batch, tuple(steps))
+
+    def _fill(self, buffers: _Buffers, work: Many[Work]) -> None:
+        count, size = len(work), self.cache.block_size
+        columns = [(entry.sequence.tokens[entry.start], entry.start, entry.end) for entry in work]
+        numbers = torch.tensor(columns).T.to(self.cache.device)
+        for buffer, values in zip(
+            (buffers.tokens, buffers.batch.positions, buffers.batch.lengths), numbers, strict=True
+        ):
+            buffer[:count] = values
+        for step, (table, window) in zip(buffers.steps, self.cache.views, strict=True):
+            group = self.cache.groups[table]
+            if isinstance(step, StateStep):
+                step.blocks.fill_(group.blocks)
+                step.blocks[:count] = torch.tensor([entry.sequence.tables[table][0] for entry in work])
+                continue
+            assert step.seen is not None and step.mask is not None
+            scratch = group.blocks * size
+            seen = np.full(step.seen.shape, scratch, dtype=np.int64)
+            slots = np.full(len(seen), scratch, dtype=np.int64)
+            lengths = np.ones(len(seen), dtype=np.int64)
+            for row, entry in enumerate(work):
+                found = slots_seen(entry, table, window, size)
+                seen[row, : len(found)], slots[row], lengths[row] = found, found[-1], len(found)
+            step.seen.copy_(torch.from_numpy(seen))
+            step.slots.copy_(torch.from_numpy(slots))
+            step.mask.copy_(torch.from_numpy(np.arange(seen.shape[1]) < lengths[:, None])[:, None, None])
+
+
+def _next_power(number: int) -> int:
+    return 1 << (number - 1).bit_length()

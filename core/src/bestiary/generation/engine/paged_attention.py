@@ -1,0 +1,146 @@
+"""Attention that reads keys and values through block tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from bestiary.generation.engine.paged_memory import LayerBlocks
+from bestiary.generation.engine.sequence import Work
+from bestiary.nn.attend import attend
+from bestiary.nn.batch import AttentionSpec
+
+
+@dataclass(frozen=True)
+class AttentionStep:
+    """What the layers of a group share in one step."""
+
+    slots: torch.Tensor
+    """[T]: where each new token's key and value go."""
+    prompts: tuple[tuple[int, int, torch.Tensor], ...]
+    """Work of more than one token: first row, count, and the slots [S] that it sees."""
+    rows: torch.Tensor | None
+    """[N]: the rows that decode, one token each."""
+    seen: torch.Tensor | None
+    """[N, S]: the slots that each sees, padded with any slot."""
+    mask: torch.Tensor | None
+    """[N, 1, 1, S] of bool: which of them are real; None where all are."""
+
+    @classmethod
+    def of(cls, work: Many[Work], index: int, window: int | None, size: int, device: torch.device) -> AttentionStep:
+        written: list[np.ndarray] = []
+        prompts: list[tuple[int, int, torch.Tensor]] = []
+        rows: list[int] = []
+        decoding: list[np.ndarray] = []
+        row = 0
+        for entry in work:
+            seen = slots_seen(entry, index, window, size)
+            written.append(seen[len(seen) - entry.count :])
+            if entry.count == 1:
+                rows.append(row)
+                decoding.append(seen)
+            else:
+                prompts.append((row, entry.count, torch.from_numpy(seen).to(device)))
+            row += entry.count
+        slots = torch.from_numpy(np.concatenate(written)).to(device)
+        if not rows:
+            return cls(slots, tuple(prompts), None, None, None)
+        lengths = np.array([len(seen) for seen in decoding])
+        padded = np.zeros((len(rows), lengths.max()), dtype=np.int64)
+        for place, seen in enumerate(decoding):
+            padded[place, : len(seen)] = seen
+        real = None
+        if lengths.min() < lengths.max():
+            real = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])[:, None, None].to(device)
+        return cls(slots, tuple(prompts), torch.tensor(rows, device=device), torch.from_numpy(padded).to(device), real)
+
+
+def slots_seen(work: Work, index: int, window: int | None, size: int) -> np.ndarray:
+    """The slots of all positions that the work sees in a group, its own at the end."""
+    first = 0 if window is None else max(0, work.start - window + 1)
+    begin, end = first // size, work.end
+    # None, a block left behind, is a TypeError.
+    blocks = np.array(work.sequence.tables[index][begin : -(-end // size)], dtype=np.int64)
+    return (blocks[:, None] * size + np.arange(size)).ravel()[first - begin * size : end - begin * size]
+
+
+class PagedLayer:
+    """One layer's state in one step (a `bestiary.nn.LayerState`)."""
+
+    def __init__(self, blocks: LayerBlocks, step: AttentionStep) -> None:
+        self.blocks, self.step = blocks, step
+
+    def attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor | None,
+        spec: AttentionSpec,
+        sinks: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        step = self.step
+        for memory, new in zip(self.blocks.memories, (k,) if v is None else (k, v), strict=True):
+            memory.index_copy_(0, step.slots, new.reshape(len(new), -1))
+        if not step.prompts and step.seen is not None:
+            return self._decode(q, step.seen, step.mask, spec, sinks)
+        made = q.new_empty(*q.shape[:2], spec.value_dim)
+        for row, count, seen in step.prompts:
+            part = slice(row, row + count)
+            keys, values = self._gathered(seen, spec)
+            y = attend(q[part].transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), spec, sinks)
+            made[part] = y.transpose(0, 1)
+        if step.rows is not None and step.seen is not None:
+            made[step.rows] = self._decode(q[step.rows], step.seen, step.mask, spec, sinks)
+        return made
+
+    def _gathered(self, seen: torch.Tensor, spec: AttentionSpec) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [..., S, KH, D] of slots [..., S]; whole rows are copied, at the speed of the memory."""
+        shape = (*seen.shape, spec.kv_heads, spec.head_dim)
+        flat = seen.flatten()
+        keys, *values = (memory.index_select(0, flat).view(shape) for memory in self.blocks.memories)
+        return keys, values[0] if values else keys[..., : spec.latent]
+
+    def _decode(
+        self,
+        q: torch.Tensor,
+        seen: torch.Tensor,
+        mask: torch.Tensor | None,
+        spec: AttentionSpec,
+        sinks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """One query for each sequence: q [N, H, D] -> [N, H, D]."""
+        keys, values = self._gathered(seen, spec)  # [N, S, KH, D]
+        # The queries that share a key head stand where several positions would: they see the same keys, and so the
+        # keys are read once for all of them.
+        grouped = q.view(len(q), spec.kv_heads, -1, spec.head_dim)
+        k, v = keys.transpose(1, 2), values.transpose(1, 2)
+        if spec.softcap is None and sinks is None:
+            y = F.scaled_dot_product_attention(grouped, k, v, mask, scale=spec.scale)
+        else:
+            y = _attend_by_hand(grouped, k, v, mask, spec, sinks)
+        return y.reshape(len(q), spec.heads, spec.value_dim)
+
+
+def _attend_by_hand(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    spec: AttentionSpec,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """q [N, KH, G, D], k and v [N, KH, S, D] -> [N, KH, G, D], with what the library's attention has no word for."""
+    scores = (q @ k.transpose(2, 3)) * spec.scale
+    if spec.softcap is not None:
+        scores = torch.tanh(scores / spec.softcap) * spec.softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    if sinks is not None:
+        extra = sinks.to(scores.dtype).view(1, spec.kv_heads, -1, 1).expand(len(q), -1, -1, 1)
+        scores = torch.cat((scores, extra), -1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+    return weights[..., : k.shape[2]] @ v
