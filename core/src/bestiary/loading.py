@@ -44,6 +44,8 @@ class Identified:
     source: SourceOptions
     registry: Registry
     """How it was found: other repositories that a pipeline needs are opened likewise."""
+    adapter: Repository | None = None
+    """The adapter that was asked for, where the id was that of an adapter; all else is of the model under it."""
 
     def other(self, model: str, plugin: str | None = None) -> Identified:
         """Another model that belongs to this one, such as one that drafts for it."""
@@ -133,14 +135,38 @@ def _check_options(options: Mapping[str, Any], pipelines: Iterable[PipelineType]
 
 
 def identify_model(model: str, options: SourceOptions, registry: Registry, plugin: str | None = None) -> Identified:
-    """Where a model lies, what it is, and its configuration, from its small files alone."""
-    repository = open_repository(model, options, registry)
+    """Where a model lies, what it is, and its configuration, from its small files alone.
+
+    Of an adapter it is the model that the adapter names as its base.
+    """
+    repository, adapter = open_repository(model, options, registry), None
     evidence = read_evidence(repository, registry)
+    if _is_adapter(evidence):
+        adapter = repository
+        repository = open_repository(_base_of(evidence), replace(options, revision=None), registry)
+        evidence = read_evidence(repository, registry)
+        if _is_adapter(evidence):
+            raise CheckpointError("The base of the adapter is an adapter itself.", where=adapter.origin)
     architecture, owner = identify(evidence, registry, plugin)
     log.info("%s is %s, built by %s %s", model, architecture.name, owner.distribution, owner.version)
     origin = f"{evidence.origin}, config.json"
     config = normalise(evidence.config, origin, architecture.defaults)
-    return Identified(repository, evidence, architecture, owner, config, options, registry)
+    return Identified(repository, evidence, architecture, owner, config, options, registry, adapter)
+
+
+def _is_adapter(evidence: Evidence) -> bool:
+    return bool(evidence.adapter) and not evidence.config and not evidence.model_index
+
+
+def _base_of(evidence: Evidence) -> str:
+    base = evidence.adapter.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base.strip():
+        raise CheckpointError(
+            "The adapter does not say which model it is for.",
+            where=f"{evidence.origin}, adapter_config.json",
+            fix="load its base with adapters={...}",
+        )
+    return base
 
 
 def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, tuple[str, ...]]:

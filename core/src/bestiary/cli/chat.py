@@ -16,7 +16,7 @@ from bestiary.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from bestiary.generation.completion import Chunk
-    from bestiary.generation.engine.request import Stream
+    from bestiary.generation.conversation_stream import ChatStream
 
 HELP = """\
 /help                 this list
@@ -44,28 +44,32 @@ COMMANDS = ("/help", "/system", "/clear", "/exit", "/set", *_SETTINGS)
 
 @dataclass
 class Conversation:
-    """The state of one conversation: its pipeline, the messages so far and the sampling settings."""
+    """The state of one conversation: its pipeline, the messages so far and the sampling settings.
+
+    `fixed` are options of every answer that no command changes.
+    """
 
     pipe: Any
     system: str | None
     sampling: dict[str, Any]
+    fixed: dict[str, Any] = field(default_factory=dict)
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def turn(self, text: str, stats: bool) -> None:
         """Ask, print the answer, and remember both; an answer that was stopped is forgotten with its question."""
         if not self.pipe.can_chat:
-            show(self.pipe.stream(text, **self.sampling), stats)
+            show(self.pipe.stream(text, **self.sampling, **self.fixed), stats)
             return
         head = [{"role": "system", "content": self.system}] if self.system else []
         asked = [*self.messages, {"role": "user", "content": text}]
         answer: list[str] = []
 
-        def kept(chunks: Stream) -> Generator[Chunk, None, None]:
+        def kept(chunks: ChatStream) -> Generator[Chunk, None, None]:
             for chunk in chunks:
                 answer.append(chunk.text)
                 yield chunk
 
-        if show(kept(self.pipe.stream_chat([*head, *asked], **self.sampling)), stats) is not None:
+        if show(kept(self.pipe.stream_chat([*head, *asked], **self.sampling, **self.fixed)), stats) is not None:
             self.messages = [*asked, {"role": "assistant", "content": "".join(answer)}]
 
     def command(self, line: str) -> bool:

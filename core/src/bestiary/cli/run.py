@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,11 @@ def run(
     min_p: Annotated[float | None, typer.Option(help="Sample from tokens this probable, relative to the best.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")] = None,
+    think: Annotated[bool | None, typer.Option(help="Whether a model that can reason first does.")] = None,
+    adapter: Annotated[str | None, typer.Option(metavar="ID", help="A LoRA adapter: a hub id or a folder.")] = None,
+    draft: Annotated[
+        str | None, typer.Option(metavar="ID", help='Guess tokens ahead: "ngram", or a smaller model.')
+    ] = None,
     stats: Annotated[bool, typer.Option(help="Print tokens per second after an answer.")] = True,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -51,6 +56,10 @@ def run(
     }
     sampling = {name: value for name, value in given.items() if value is not None}
     merged(Sampling(), sampling)  # what is out of bounds is told before a model is loaded
+    own: dict[str, Any] = {"draft": draft} if draft else {}
+    asked: dict[str, Any] = dict(sampling)
+    if adapter:
+        own["adapters"], asked["adapter"] = {"cli": adapter}, "cli"
     if raw and system:
         raise OptionError(
             "--raw continues the prompt as it is, so --system has no place in it.", fix="leave one of them out"
@@ -66,18 +75,22 @@ def run(
         plugin=plugin,
         cache_dir=cache_dir,
         offline=offline,
+        **own,
     ) as pipe:
         if not hasattr(pipe, "stream_chat"):
             raise OptionError(f"`bestiary run` does not know how to talk to {pipe!r}.")
         if system and not pipe.can_chat:
             raise OptionError("The model has no chat template, so --system has no place.", fix="leave --system out")
+        if think is not None and pipe.can_chat and not raw:
+            asked["enable_thinking"] = think
         if prompt is None:
-            converse(Conversation(pipe, system, sampling), stats)
+            fixed = {name: value for name, value in asked.items() if name not in sampling}
+            converse(Conversation(pipe, system, sampling, fixed), stats)
             return
         if raw or not pipe.can_chat:
-            chunks = pipe.stream(prompt, **sampling)
+            chunks = pipe.stream(prompt, **asked)
         else:
             messages = [{"role": "system", "content": system}] if system else []
-            chunks = pipe.stream_chat([*messages, {"role": "user", "content": prompt}], **sampling)
+            chunks = pipe.stream_chat([*messages, {"role": "user", "content": prompt}], **asked)
         if not show(chunks, stats):
             raise KeyboardInterrupt

@@ -32,7 +32,7 @@ from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import Identified, LoadedModel, generation_config
 from bestiary.nn import CausalLM, LanguageModel
-from bestiary.pipelines.text_options import TextOptions, compile_blocks, make_engine
+from bestiary.pipelines.text_options import OWN, TextOptions, compile_blocks, make_engine
 
 Prompt = str | Sequence[int]
 
@@ -213,7 +213,7 @@ class TextPipeline:
     def _start(self, tokens: list[int], options: dict[str, Any], grammar: Grammar | None, echo: Prompt = ()) -> Stream:
         """Queue a request.  A bad grammar is a RequestError, an unknown option an OptionError."""
         engine = self._running()
-        alias = options.pop("adapter", None)
+        alias = options.pop("adapter", None if self.identified.adapter is None else OWN)
         terms, others = Terms.split(options)
         sampling = merged(self.sampling, others)
         if sampling.echo and not echo:

@@ -22,6 +22,10 @@ from bestiary.loading import LoadedModel, load_weights
 from bestiary.nn import MLP, CausalLM, GatedMLP, LayerNorm, RecurrentSpec, RMSNorm
 
 
+OWN = "default"
+"""The alias of the adapter whose id was loaded; requests that name none have it."""
+
+
 @dataclass(frozen=True)
 class TextOptions:
     """Raises OptionError for a value out of its bounds."""
@@ -80,6 +84,8 @@ def _make_adapters(options: TextOptions, loaded: LoadedModel) -> Adapters:
     made = Adapters(base, open=lambda id: read_peft(loaded.identified.repository_of(id)))
     for alias, source in (options.adapters or {}).items():
         made.load(alias, source)
+    if loaded.identified.adapter is not None:
+        made.load(OWN, read_peft(loaded.identified.adapter))
     return made
 
 
