@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 TEXT := -e core -e plugins/text/llama -e plugins/text/demo
-ALL := -e . -e core[testing] -e plugins/text/llama -e plugins/text/qwen -e plugins/text/gemma -e plugins/text/demo
+ALL := -e . -e core[testing] -e quant -e plugins/text/llama -e plugins/text/qwen -e plugins/text/gemma -e plugins/text/demo
 SOURCES := core/src/bestiary plugins/text/llama/src/bestiary_llama plugins/text/qwen/src/bestiary_qwen \
-	plugins/text/gemma/src/bestiary_gemma plugins/text/demo/src/bestiary_demo
-PROJECTS := constraints.txt pyproject.toml $(wildcard core/pyproject.toml plugins/*/*/pyproject.toml)
+	plugins/text/gemma/src/bestiary_gemma plugins/text/demo/src/bestiary_demo quant/src/bestiary_quant
+PROJECTS := constraints.txt pyproject.toml $(wildcard core/pyproject.toml quant/pyproject.toml plugins/*/*/pyproject.toml)
 
 .PHONY: demo setup test lint type format check bench clean help
 

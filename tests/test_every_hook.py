@@ -12,6 +12,10 @@ import bestiary.cli.commands  # its modules hold the real registry before one te
 from bestiary import registry as registries
 from bestiary.cli import invoke
 from bestiary.errors import MissingPlugin, OptionError
+from bestiary.generation.constraints.compiler import ConstraintCompiler
+from bestiary.generation.tools.answer_grammar import Wanted, answer_grammar
+from bestiary.generation.tools.choose import detect, form_of, parser_of, tool_format
+from bestiary.generation.tools.events import Message, ToolCall, assemble
 from bestiary.records import resolve
 from bestiary.registry import Registry, discover
 
@@ -80,6 +84,21 @@ def test_kernels_are_found_by_operation_type_and_device(registry: Registry) -> N
     assert registry.kernel("triple", "F32", "cpu") is None
 
 
+def test_tool_formats_are_shown_by_templates_and_read_and_enforced(registry: Registry) -> None:
+    tools = [{"name": "eat", "parameters": {"type": "object", "properties": {"flies": {"type": "integer"}}}}]
+    format = detect("{# croak(NAME, ARGUMENTS) #}{{ tools }}", registry)
+    assert format is not None and format == tool_format("newt", registry) and format.name == "newt"
+    parser = parser_of(format, tools)
+    message = assemble([*parser.push('Yes. croak(eat, {"flies": 3})'), *parser.finish()])
+    assert message == Message("Yes. ", "", (ToolCall(None, "eat", '{"flies": 3}'),))
+    grammar = answer_grammar(form_of(format), Wanted(tools, required=True), {})
+    pipe = bestiary.load("demo", progress=False)
+    with pipe:
+        state = ConstraintCompiler(pipe.tokenizer, pipe.model.vocab_size, pipe.engine.end_tokens).compile(grammar)
+        right, wrong = (pipe.tokenizer.encode_after(f'croak(eat, {{"flies": {text}}})') for text in ("3", '"3"'))
+        assert state.accepts(right) == len(right) and state.accepts(wrong) < len(wrong)
+
+
 def test_commands_join_the_command_line(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,4 +121,5 @@ def test_listing_shows_every_kind(
         "pipelines": ["newt"],
         "kernels": ["double (F32 on cpu)", "double (F32 on cpu, cuda)"],
         "sources": ["pond"],
+        "tool formats": ["newt"],
     }

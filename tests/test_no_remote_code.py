@@ -12,7 +12,7 @@ from bestiary.errors import BestiaryError, CheckpointError, MissingPlugin
 from bestiary.testing.reference import make_reference
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [path for place in ("core/src", "plugins") for path in (ROOT / place).rglob("src/**/*.py")] + sorted(
+SOURCES = [path for place in ("core/src", "quant/src", "plugins") for path in (ROOT / place).rglob("src/**/*.py")] + sorted(
     (ROOT / "core/src").rglob("*.py")
 )
 CALLS = {"eval", "exec", "compile", "__import__"}

@@ -273,8 +273,14 @@ class Halved:
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         return x @ self.weight.T
 
-    def dequantize(self) -> torch.Tensor:
-        return self.weight.float()
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return self.weight.to(dtype)
+
+    def rows(self, index: slice | torch.Tensor) -> "Halved":
+        return Halved(self.weight[index])
+
+    def to(self, device: torch.device | str) -> "Halved":
+        return Halved(self.weight.to(device))
 
 
 def test_packing_reaches_the_weights_of_linear_layers_alone(

@@ -253,10 +253,16 @@ def identify_pond(repository: Any, name: str) -> Evidence:
     return Evidence((name,), {"model_type": "pond"}, gguf="pond", origin=repository.origin)
 
 
-def test_a_format_that_carries_its_configuration_is_asked_where_no_small_file_is(folder: Callable[..., Any]) -> None:
-    loader = Loader("pond", (".pond",), lambda name, head: False, "a:b", "a:b", identify=f"{__name__}:identify_pond")
-    assert read_evidence(folder(model__pond="x"), registry(plugin("a", loader))).gguf == "pond"
-    assert read_evidence(folder(config__json={"a": 1}), registry(plugin("a", loader))).gguf is None
+def test_a_format_that_carries_its_configuration_is_asked_where_its_files_are_the_ones_to_load(
+    folder: Callable[..., Any],
+) -> None:
+    """Also where a config.json lies beside them, which is often a stub."""
+    pond = Loader("pond", (".pond",), lambda name, head: False, "a:b", "a:b", identify=f"{__name__}:identify_pond")
+    lake = Loader("lake", (".lake",), lambda name, head: False, "a:b", "a:b", priority=10)
+    known = registry(plugin("a", pond, lake))
+    assert read_evidence(folder(model__pond="x"), known).gguf == "pond"
+    assert read_evidence(folder(config__json={"a": 1}), known).gguf == "pond"
+    assert read_evidence(folder(model__lake="x"), known).gguf is None
 
 
 def test_a_probe_may_know_a_layout_without_any_small_file(folder: Callable[..., Any]) -> None:

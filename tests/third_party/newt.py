@@ -51,6 +51,11 @@ def bestiary_sources() -> Sequence[bestiary.Source]:
 
 
 @bestiary.hookimpl
+def bestiary_tool_formats() -> Sequence[bestiary.ToolFormat]:
+    return [bestiary.ToolFormat("newt", "newt:croaks", present=("croak(",), form="newt:CROAKS")]
+
+
+@bestiary.hookimpl
 def bestiary_commands(cli: Any) -> None:
     @cli.command()
     def croak(times: int = 1) -> None:
@@ -143,16 +148,52 @@ class Rows8:
         self.shape = tuple(weight.shape)
         self.nbytes = self.numbers.numel() + 4 * len(self.scales)
 
-    def dequantize(self) -> Any:
-        return self.numbers.float() * self.scales
+    def dequantize(self, dtype: Any = None) -> Any:
+        plain = self.numbers.float() * self.scales
+        return plain if dtype is None else plain.to(dtype)
 
     def multiply(self, x: Any) -> Any:
-        return x @ self.dequantize().T.to(x.dtype)
+        return x @ self.dequantize(x.dtype).T
+
+    def rows(self, index: Any) -> "Rows8":
+        return Rows8(self.dequantize()[index])
+
+    def to(self, device: Any) -> "Rows8":
+        self.numbers, self.scales = self.numbers.to(device), self.scales.to(device)
+        return self
 
 
 def pack(tensor: Any, scheme: str) -> Rows8:
     assert scheme == "rows8"
     return Rows8(tensor.float())
+
+
+def croaks(offered: Any) -> Any:
+    """croak(NAME, {...})"""
+    import re
+
+    from bestiary.generation.tools.json_calls import arguments_object
+    from bestiary.generation.tools.parser import GrammarParser
+    from bestiary.generation.tools.reader import Markers
+
+    class Croaks(GrammarParser):
+        markers = Markers("croak(")
+
+        def call(self, marker: str) -> Any:
+            self.start((yield from self.reader.word(re.compile("[a-z_]+"), 64)))
+            yield from self.reader.expect(", ")
+            yield from arguments_object(self.reader, self.arguments)
+            yield from self.reader.expect(")")
+
+    return Croaks(offered)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "CROAKS":
+        raise AttributeError(name)
+    from bestiary.generation.constraints.tools import ToolForm
+
+    return ToolForm("croak(", ", ", ")", marker="croak(")
 
 
 def double(x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,8 @@ from torch import nn
 from bestiary.config import Config
 from bestiary.errors import InvalidPlugin, WeightMismatch
 from bestiary.nearest import nearest
-from bestiary.nn.linear import Linear, PackedWeight
+from bestiary.nn import Embedding, Experts, Linear, PackedWeight
+from bestiary.nn.packed import Packed
 from bestiary.protocols import Checkpoint
 from bestiary.records import Architecture, Progress, resolve
 from bestiary.weights import Plan, plan
@@ -42,7 +44,9 @@ def make_plan(architecture: Architecture, config: Config, model: nn.Module, chec
 
     Raises WeightMismatch that lists every difference at once.
     """
-    made = plan(architecture.weights, checkpoint.names(), config)
+    stored_as = getattr(checkpoint, "gguf", None)
+    form = next((form for form in architecture.gguf if form.architecture == stored_as), None)
+    made = plan((*(form.weights if form else ()), *architecture.weights), checkpoint.names(), config)
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     given = made.shapes(checkpoint.shape)
     missing = [name for name in wanted if name not in given and name not in made.ties]
@@ -59,9 +63,15 @@ def nbytes(model: nn.Module, dtype: torch.dtype) -> int:
 
 
 def resident_bytes(model: nn.Module) -> int:
-    """What the weights take, packed ones as they are packed."""
-    packed = [module.packed for module in model.modules() if isinstance(module, Linear) and module.packed is not None]
-    return sum(parameter.nbytes for parameter in model.parameters()) + sum(weight.nbytes for weight in packed)
+    """What the weights take, packed ones as they are packed; shared ones count once."""
+    packed = {id(weight): weight.nbytes for module in model.modules() for weight in _held(module)}
+    return sum(parameter.nbytes for parameter in model.parameters()) + sum(packed.values())
+
+
+def _held(module: nn.Module) -> list[Packed]:
+    if isinstance(module, Linear | Embedding):
+        return [] if module.packed is None else [module.packed]
+    return list(module.packed.values()) if isinstance(module, Experts) else []
 
 
 def pull(
@@ -79,26 +89,32 @@ def pull(
     So the memory that a load needs is the loaded model and one tensor.
     """
     places = _places(model)
+    read_packed: Callable[[str], Packed | None] = getattr(checkpoint, "packed", lambda name: None)
     total = sum(checkpoint.nbytes(name) for recipe in made.recipes.values() for name in recipe.sources())
     done = 0
     with torch.no_grad():
         for name, recipe in made.recipes.items():
             module, attribute = places[name][0]
-            shape = getattr(module, attribute).shape
-            target = torch.empty(shape, dtype=dtype, device="cpu" if pack else device)
-            recipe.fill(target, checkpoint.read)
-            packed = pack(name, target) if pack and isinstance(module, Linear) and attribute == "weight" else None
-            if packed is not None and isinstance(module, Linear):
-                module.pack(packed)
-            else:
+            held = recipe.packed(read_packed) if pack is None and _can_hold(module, attribute) else None
+            if held is None:
+                target = torch.empty(getattr(module, attribute).shape, dtype=dtype, device="cpu" if pack else device)
+                recipe.fill(target, checkpoint.read)
+                held = pack(name, target) if pack and isinstance(module, Linear) and attribute == "weight" else None
+            if held is None:
                 _put(places[name], nn.Parameter(target.to(device), requires_grad=False))
+            else:
+                _hold(places[name], held.to(device), dtype)
             checkpoint.release()
             done += sum(checkpoint.nbytes(source) for source in recipe.sources())
             if progress:
                 progress(Progress("load", done, total, name))
     for target_name, source_name in made.ties.items():
         source, attribute = places[source_name][0]
-        _put(places[target_name], getattr(source, attribute))
+        held = getattr(source, "packed", None)
+        if held is None:
+            _put(places[target_name], getattr(source, attribute))
+        else:
+            _hold(places[target_name], held, dtype)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
@@ -121,6 +137,20 @@ def _places(model: nn.Module) -> dict[str, list[Place]]:
 def _put(places: Iterable[Place], parameter: nn.Parameter) -> None:
     for module, attribute in places:
         setattr(module, attribute, parameter)
+
+
+def _can_hold(module: nn.Module, attribute: str) -> bool:
+    return isinstance(module, Experts) or (isinstance(module, Linear | Embedding) and attribute == "weight")
+
+
+def _hold(places: Iterable[Place], packed: Any, dtype: torch.dtype) -> None:
+    for module, attribute in places:
+        if isinstance(module, Embedding):
+            module.pack(packed, dtype)
+        elif isinstance(module, Experts):
+            module.pack(attribute, packed)
+        elif isinstance(module, Linear):
+            module.pack(packed)
 
 
 def _mismatch(

@@ -44,7 +44,10 @@ def bestiary_commands(cli: Any) -> None:
 
 @hookimpl
 def bestiary_pipelines() -> Sequence[PipelineType]:
-    options = ("draft", "draft_tokens", "adapters", "max_requests", "max_waiting", "compile")
+    options = (
+        *("draft", "draft_tokens", "adapters", "xlora", "xlora_order", "anymoe"),
+        *("max_requests", "max_waiting", "compile"),
+    )
     return [PipelineType("text", "bestiary.pipelines.text:TextPipeline", options)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bestiary.catalog import distribution_of
 from bestiary.config import read_json
@@ -32,13 +32,14 @@ def read_evidence(repository: Repository, registry: Registry) -> Evidence:
         adapter=read("adapter_config.json"),
         origin=repository.origin,
     )
+    loader = best_loader(files, registry)
+    # What a weight file says of itself counts more than a config.json beside it, which is often a stub.
+    if loader is not None and loader.identify and not evidence.model_index:
+        name = next(name for name in files if name.endswith(loader.suffixes))
+        found: Evidence = resolve(loader.identify)(repository, name)
+        return found
     if evidence.config or evidence.model_index or evidence.adapter:
         return evidence
-    for loader, _ in registry.records(Loader):
-        name = next((name for name in files if name.endswith(loader.suffixes)), None)
-        if loader.identify and name:
-            found: Evidence = resolve(loader.identify)(repository, name)
-            return found
     if any(_claim(record, evidence) == PROBE for record, _ in registry.records(Architecture)):
         return evidence
     raise ConfigError(
@@ -48,6 +49,13 @@ def read_evidence(repository: Repository, registry: Registry) -> Evidence:
         if repository.local
         else "choose a repository in the Hugging Face layout",
     )
+
+
+def best_loader(files: Iterable[str], registry: Registry) -> Loader | None:
+    """The loader of highest priority that has a file among these."""
+    loaders = sorted((record for record, _ in registry.records(Loader)), key=lambda loader: -loader.priority)
+    names = tuple(files)
+    return next((loader for loader in loaders if any(name.endswith(loader.suffixes) for name in names)), None)
 
 
 def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) -> tuple[Architecture, Plugin]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bestiary.checkpoints.refuse import refuse
 from bestiary.config import Config, normalise, read_json
 from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError, WeightMismatch, shown
-from bestiary.identity import identify, read_evidence
+from bestiary.identity import best_loader, identify, read_evidence
 from bestiary.nearest import did_you_mean
 from bestiary.progress import bar
 from bestiary.protocols import Checkpoint, Repository
@@ -72,6 +72,7 @@ class LoadedModel:
     """What `load` was told about the cache of keys and values; None: the pipeline decides."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What `load` was told that is the pipeline's own (`PipelineType.options`)."""
+    progress: Callable[[Progress], None] | None = None
 
 
 def load(
@@ -149,7 +150,7 @@ def identify_model(model: str, options: SourceOptions, registry: Registry, plugi
             raise CheckpointError("The base of the adapter is an adapter itself.", where=adapter.origin)
     architecture, owner = identify(evidence, registry, plugin)
     log.info("%s is %s, built by %s %s", model, architecture.name, owner.distribution, owner.version)
-    origin = f"{evidence.origin}, config.json"
+    origin = evidence.origin if evidence.gguf else f"{evidence.origin}, config.json"
     config = normalise(evidence.config, origin, architecture.defaults)
     return Identified(repository, evidence, architecture, owner, config, options, registry, adapter)
 
@@ -171,12 +172,11 @@ def _base_of(evidence: Evidence) -> str:
 
 def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, tuple[str, ...]]:
     """The weight format of a repository, and the files of it to fetch.  Raises CheckpointError."""
-    loaders = sorted((record for record, _ in registry.records(Loader)), key=lambda loader: -loader.priority)
-    for loader in loaders:
-        if any(name.endswith(loader.suffixes) for name in repository.files()):
-            return loader, tuple(resolve(loader.files)(repository))
+    loader = best_loader(repository.files(), registry)
+    if loader is not None:
+        return loader, tuple(resolve(loader.files)(repository))
     refuse(repository.files(), repository.origin)
-    endings = ", ".join(suffix for loader in loaders for suffix in loader.suffixes)
+    endings = ", ".join(suffix for loader, _ in registry.records(Loader) for suffix in loader.suffixes)
     raise CheckpointError(
         "There are no weights here in a format that an installed plugin opens.",
         where=repository.origin,
@@ -241,7 +241,7 @@ def load_weights(
         shapes = {name: tuple(checkpoint.shape(name)) for name in checkpoint.names()}
     finally:
         checkpoint.close()
-    return LoadedModel(identified, model, plan, shapes, place, kind, quant, cache_tokens, options or {})
+    return LoadedModel(identified, model, plan, shapes, place, kind, quant, cache_tokens, options or {}, progress)
 
 
 def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import torch
 
+    from bestiary.nn.packed import Packed
     from bestiary.records import Progress
 
 
@@ -71,3 +72,13 @@ class Checkpoint(Protocol):
 
     def close(self) -> None:
         """Release the files."""
+
+
+class PackedCheckpoint(Checkpoint, Protocol):
+    """What a checkpoint of a format that packs weights has besides; a checkpoint may have either or none of them."""
+
+    gguf: str | None
+    """`general.architecture` of a GGUF file, by which `Architecture.gguf` has rules of its own."""
+
+    def packed(self, name: str) -> Packed | None:
+        """The tensor as the format packs it, for as long as the model lives; None where `read` is the way to it."""

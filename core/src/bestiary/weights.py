@@ -27,8 +27,11 @@ from bestiary.errors import InvalidPlugin, WeightMismatch
 if TYPE_CHECKING:
     import torch
 
+    from bestiary.nn.packed import Packed
+
     Change = Callable[[torch.Tensor, Any], torch.Tensor]
     Read = Callable[[str], torch.Tensor]
+    ReadPacked = Callable[[str], Packed | None]
 
 
 # The verbs
@@ -95,6 +98,10 @@ class Stored:
     def fill(self, target: torch.Tensor, read: Read) -> None:
         target.copy_(self.make(read))
 
+    def packed(self, read: ReadPacked) -> Packed | None:
+        """The weight as the checkpoint packs it; None where it must be made of plain numbers."""
+        return read(self.name)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -112,6 +119,12 @@ class Step:
 
     def fill(self, target: torch.Tensor, read: Read) -> None:
         target.copy_(self.make(read))
+
+    def packed(self, read: ReadPacked) -> Packed | None:
+        from bestiary.nn.packed import is_weight, moved
+
+        part = self.part.packed(read) if self.rowwise else None
+        return moved(part, self.change) if is_weight(part) else None
 
 
 @dataclass(frozen=True)
@@ -147,10 +160,23 @@ class Join:
             target[start : start + len(tensor)].copy_(tensor)
             start += len(tensor)
 
+    def packed(self, read: ReadPacked) -> Packed | None:
+        from bestiary.nn.packed import PackedList, PackedRows, is_weight
+
+        parts = [part.packed(read) for part in self.parts]
+        held = [part for part in parts if is_weight(part)]
+        if len(held) < len(parts):
+            return None
+        self._check_joined([part.shape for part in held])
+        return PackedList(held) if self.stacked else PackedRows(held)
+
     def _check_shapes(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._check_joined([tuple(tensor.shape) for tensor in tensors])
+
+    def _check_joined(self, given: Sequence[tuple[int, ...]]) -> None:
         # Without it a part that is too small would be repeated into its place.
-        for part, tensor in zip(self.parts, tensors, strict=True):
-            shapes = tuple(tensors[0].shape), tuple(tensor.shape)
+        for part, shape in zip(self.parts, given, strict=True):
+            shapes = given[0], shape
             if shapes[0] != shapes[1] if self.stacked else not shapes[1] or shapes[0][1:] != shapes[1][1:]:
                 raise WeightMismatch(
                     f"{', '.join(part.sources())} of shape {list(shapes[1])} cannot be joined with "

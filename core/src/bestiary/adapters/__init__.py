@@ -9,4 +9,9 @@ In the order in which an adapter passes through them:
     step                which rows of a step use which adapter, and what the layers do with that
     status              limits, and what is shown of the adapters that are loaded
     residency           all adapters of a model: loaded, replaced and unloaded while requests run
+
+And two ways in which several become one model:
+
+    xlora*              adapters mixed for every token by a classifier
+    anymoe*             feed-forward blocks of several models as experts, with gates that are trained
 """

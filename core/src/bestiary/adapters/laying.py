@@ -88,7 +88,10 @@ def _changes(adapter: PeftAdapter, base: Base, names: Names) -> list[tuple[Chang
 
 def _owner(model: nn.Module, change: Change) -> Linear | Experts:
     path, _, name = change.parameter.rpartition(".")
-    module = model.get_submodule(path)
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        raise WeightMismatch(f"The model has no module {path} that an adapter can change.") from None
     if isinstance(module, Linear) and name == "weight" and change.expert is None:
         return module
     if isinstance(module, Experts) and change.expert is not None:

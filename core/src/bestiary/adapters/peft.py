@@ -152,6 +152,8 @@ def _sort(names: Iterable[str], origin: str) -> dict[str, dict[str, str]]:
     parts: dict[str, dict[str, str]] = {}
     adapters: set[str | None] = set()
     for name in names:
+        if "internal_xlora_classifier." in name:
+            continue  # adapters from X-LoRA's authors carry a copy of its classifier
         match = _PART.fullmatch(name)
         if _EMBEDDING.fullmatch(name):
             raise CheckpointError(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bestiary.cli.options import Json
-from bestiary.records import Architecture, KernelBackend, Loader, PipelineType, Quantizer, Record, Source
+from bestiary.records import Architecture, KernelBackend, Loader, PipelineType, Quantizer, Record, Source, ToolFormat
 from bestiary.registry import Plugin, default_registry
 
 
@@ -47,6 +47,7 @@ _KINDS: dict[type[Record], str] = {
     PipelineType: "pipelines",
     KernelBackend: "kernels",
     Source: "sources",
+    ToolFormat: "tool formats",
 }
 
 

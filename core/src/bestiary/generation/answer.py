@@ -35,7 +35,7 @@ class AnswerStream:
         self._detokenizer = Detokenizer(tokenizer)
         self._placed = tokenizer.pieces.local and not tokenizer.clean_up  # Else text comes at the end, in one piece.
         self._made = self._given = 0  # Characters that the tokens so far make, and that chunks handed out.
-        self._special: deque[tuple[int, str]] = deque()  # Special tokens, each with the character that it stands before.
+        self._special: deque[tuple[int, str]] = deque()  # With the character that each stands before.
         self._texts = SpecialTexts()
 
     def push(self, chunk: Chunk) -> tuple[Event, ...]:
@@ -63,10 +63,10 @@ class AnswerStream:
 
     def finish(self) -> tuple[Event, ...]:
         """The rest, after the last chunk."""
-        return tuple(self._texts.pass_on(self._parser.finish(), last=True))
+        return tuple(self._texts.taken_out(self._parser.finish()))
 
     def _read(self, text: str) -> list[Event]:
-        return self._texts.pass_on(self._parser.push(text)) if text else []
+        return self._texts.taken_out(self._parser.push(text)) if text else []
 
 
 class AnswerReader:
@@ -91,8 +91,9 @@ class AnswerReader:
         ends: frozenset[int],
         begun: bool | None = None,
     ) -> AnswerStream:
-        """A new answer to `prompt`, which tells whether it begins inside of reasoning, unless `begun` does.
+        """A new answer to `prompt`, whose end tells whether it begins inside of reasoning.
 
+        `begun` says so instead: True where the prompt stops in the middle of it, False where there is none to come.
         Only calls of `tools` are calls; without any, nothing is.  `ends` are the tokens that end an answer.
         """
         parser: ToolParser = parser_of(self.format, tools or [])
@@ -100,7 +101,8 @@ class AnswerReader:
             thinking = self._thinking(self._markers, prompt, begun)
             started = thinking is not None and thinking.begun
             breaks = getattr(parser, "breaks", ())
-            parser = Reasoned(ReasoningSplit(*self._markers, started=started, breaks=breaks), parser)
+            split = ReasoningSplit(*self._markers, started=started, breaks=breaks, continued=begun is True)
+            parser = Reasoned(split, parser)
         return AnswerStream(parser, self._tokenizer, ends)
 
     def read(

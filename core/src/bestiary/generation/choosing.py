@@ -110,7 +110,7 @@ def _chosen(logits: torch.Tensor, rows: Sequence[Row], by: Selection) -> list[in
     maxima, tokens = by.maxima(logits)
     faults = torch.where(maxima.isfinite(), 0, _BROKEN)
     changed = [place for place, row in enumerate(rows) if changes(row)]
-    sources = [_Source(logits, {place: place for place in range(len(rows)) if place not in set(changed)})]
+    sources = [_Source(logits, {place: place for place, row in enumerate(rows) if not changes(row)})]
     errors: dict[int, BestiaryError] = {}
     if changed:
         own = logits[changed]  # a copy
@@ -126,10 +126,8 @@ def _chosen(logits: torch.Tensor, rows: Sequence[Row], by: Selection) -> list[in
         for source in sources:
             places = [place for place in source.rows if place in unsettled]
             if places:
-                samplings, uniforms = (
-                    [rows[place].sampling for place in places],
-                    [rows[place].uniform for place in places],
-                )
+                samplings = [rows[place].sampling for place in places]
+                uniforms = [rows[place].uniform for place in places]
                 tokens[places] = draw(source.of(places), maxima[places], samplings, uniforms, most, by)
         found = torch.where(faults < 0, faults, tokens).tolist()  # here another device is waited for
         unsettled = {place for place in unsettled if found[place] == UNSETTLED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from bestiary.errors import OptionError, RequestError, TemplateError, shown
@@ -13,11 +13,12 @@ from bestiary.generation.chat import ChatEncoder
 from bestiary.generation.constraints.grammar import Grammar, as_grammar
 from bestiary.generation.conversation_messages import has_calls, printed_as_python, variants, with_calls
 from bestiary.generation.conversation_reasoning import reasoning_variables
-from bestiary.generation.conversation_stream import Chunks, ChatStream
+from bestiary.generation.conversation_stream import ChatStream, Chunks
 from bestiary.generation.conversation_variables import inputs_of
 from bestiary.generation.tools.answer_grammar import Wanted, answer_grammar, framed
 from bestiary.generation.tools.choose import detect, tool_format
 from bestiary.generation.tools.tool_choice import ToolChoice, validate_tools
+from bestiary.nearest import did_you_mean
 from bestiary.registry import Registry
 
 _AS_THEY_ARE = ("documents", "add_generation_prompt", "continue_final_message")
@@ -90,7 +91,7 @@ class Conversations:
         """`tool_format` is what the architecture names, for templates that show none."""
         self._encoder, self._ends = encoder, end_tokens
         self._named, self._registry = tool_format, registry
-        self._readers = lru_cache(maxsize=16)(self._reader)
+        self._readers: dict[tuple[str, str | None], AnswerReader] = {}
 
     def request(self, messages: Any, options: Mapping[str, Any]) -> ChatRequest:
         """All that an answer to messages needs.
@@ -113,12 +114,14 @@ class Conversations:
         )
 
     def render(self, messages: Any, options: Mapping[str, Any]) -> str:
-        """The text of the prompt.  Options that are not a chat's own are passed over."""
+        """The text of the prompt.  OptionError for options that are not a chat's own, too."""
+        _check_names(options)
         arguments = self._arguments(options, self._offer(options))
         return self._encoder.render(self._prepared(messages, arguments), **arguments)
 
     def encode(self, messages: Any, options: Mapping[str, Any]) -> list[int]:
-        """The tokens of the prompt.  Options that are not a chat's own are passed over."""
+        """The tokens of the prompt.  OptionError for options that are not a chat's own, too."""
+        _check_names(options)
         return self._encode(messages, options, self._offer(options))
 
     def _encode(self, messages: Any, options: Mapping[str, Any], offer: _Offer) -> list[int]:
@@ -139,7 +142,7 @@ class Conversations:
         offered = tuple(choice.offer(tools))
         templates = self._encoder.template.templates
         template = templates.get("tool_use" if offered and "tool_use" in templates else "default", "")
-        reader = self._readers(template, name)
+        reader = self._reader(template, name)
         if offered and reader.format is None and "tools" not in template:
             raise RequestError(
                 "The model's chat template does not show it any tools.",
@@ -149,10 +152,12 @@ class Conversations:
         return _Offer(choice, offered, parallel is not False, template, reader)
 
     def _reader(self, template: str, name: str | None) -> AnswerReader:
-        format = tool_format(name, self._registry) if name else detect(template, self._registry)
-        if format is None and self._named is not None:
-            format = tool_format(self._named, self._registry)
-        return AnswerReader(template, self._encoder.tokenizer, format, self._registry)
+        if (template, name) not in self._readers:
+            format = tool_format(name, self._registry) if name else detect(template, self._registry)
+            if format is None and self._named is not None:
+                format = tool_format(self._named, self._registry)
+            self._readers[template, name] = AnswerReader(template, self._encoder.tokenizer, format, self._registry)
+        return self._readers[template, name]
 
     def _grammar(
         self, options: Mapping[str, Any], offer: _Offer, tokens: Sequence[int], begun: bool | None
@@ -175,7 +180,11 @@ class Conversations:
                 f"Calls in the format {name!r} can be read, but not enforced.",
                 fix='leave out "strict", parallel_tool_calls and any tool_choice but "auto"',
             )
-        wanted = Wanted(offer.tools, required, offer.parallel, reader.thinking(tokens, begun))
+        thinking = reader.thinking(tokens, begun)
+        unwanted = options.get("enable_thinking") is False or options.get("reasoning_effort") == "none"
+        if thinking is not None and not thinking.begun and unwanted:
+            thinking = None
+        wanted = Wanted(offer.tools, required, offer.parallel, thinking)
         return answer_grammar(reader.form, wanted, self._special)
 
     @cached_property
@@ -221,6 +230,13 @@ class Conversations:
         if best is None and refusal is not None:
             raise refusal
         return best
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in OPTIONS:
+            fix = did_you_mean(name, OPTIONS) or f"the options are {', '.join(OPTIONS)}"
+            raise OptionError(f'A prompt has no option "{name}".', fix=fix)
 
 
 def _shown_to_model(tool: Mapping[str, Any]) -> dict[str, Any]:

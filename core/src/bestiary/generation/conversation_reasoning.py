@@ -42,7 +42,7 @@ def reasoning_variables(known: frozenset[str], enable_thinking: Any, reasoning_e
         if not variables:
             raise _unknown(_EFFORT, known)
     if enable_thinking is not None:
-        switched = dict.fromkeys(known.intersection(SWITCHES), enable_thinking)
+        switched: dict[str, Any] = dict.fromkeys(known.intersection(SWITCHES), enable_thinking)
         if _BUDGET in known and reasoning_effort is None:
             switched[_BUDGET] = _BUDGETS["xhigh" if enable_thinking else "none"]
         if not switched:

@@ -26,18 +26,18 @@ def inputs_of(template: str) -> frozenset[str]:
         for statement in _statements(Environment().lex(template)):
             written = _written(statement)
             inputs |= _read(statement[written:]) - own
-            own |= {value for kind, value in statement[:written] if kind == "name"}
+            own |= {value for kind, value in statement[1:written] if kind == "name"}
     except TemplateError:
         return frozenset()
     return frozenset(inputs)
 
 
 def _statements(words: Iterator[tuple[int, str, str]]) -> Iterator[list[Word]]:
-    """The words of each `{% %}` and `{{ }}`."""
+    """The words of each `{% %}`, and of each `{{ }}` with an empty one for the name of a statement."""
     statement: list[Word] = []
     for _, kind, value in words:
         if kind in ("block_begin", "variable_begin"):
-            statement = []
+            statement = [] if kind == "block_begin" else [("", "")]
         elif kind in ("block_end", "variable_end"):
             yield statement
         elif kind in ("name", "operator"):
@@ -47,12 +47,15 @@ def _statements(words: Iterator[tuple[int, str, str]]) -> Iterator[list[Word]]:
 
 
 def _written(statement: list[Word]) -> int:
-    """How many words at the beginning name variables that get a value; the head of a macro is all names of its own."""
+    """How many words at the beginning name the statement, and variables that it gives a value.
+
+    The parameters of a macro are taken for such, here and wherever else the template has these names.
+    """
     first = statement[0][1] if statement else ""
     if first in ("macro", "call"):
         return len(statement)
     end = _TARGETS.get(first)
-    return next((place for place, word in enumerate(statement) if word[1] == end), 0) if end else 0
+    return next((place for place, word in enumerate(statement) if word[1] == end), 1) if end else 1
 
 
 def _read(statement: list[Word]) -> set[str]:

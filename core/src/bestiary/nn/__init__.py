@@ -10,9 +10,10 @@ from bestiary.nn.batch import AttentionSpec, Batch, LayerSpec, LayerState, Recur
 from bestiary.nn.decoder import CausalLM, Decoder, DecoderLayer, LanguageModel
 from bestiary.nn.embedding import Embedding
 from bestiary.nn.experts import Experts, ExpertsAdapter, MixtureOfExperts, Router
-from bestiary.nn.linear import Linear, LinearAdapter, PackedWeight
+from bestiary.nn.linear import Linear, LinearAdapter
 from bestiary.nn.mlp import MLP, GatedMLP
 from bestiary.nn.norm import LayerNorm, RMSNorm
+from bestiary.nn.packed import PackedStack, PackedWeight
 from bestiary.nn.rope import Rope, Rotation
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Linear",
     "LinearAdapter",
     "MixtureOfExperts",
+    "PackedStack",
     "PackedWeight",
     "RMSNorm",
     "RecurrentSpec",

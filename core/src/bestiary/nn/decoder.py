@@ -107,7 +107,7 @@ class CausalLM(nn.Module):
     @property
     def vocab_size(self) -> int:
         """Rows of the embedding, which may be more than the tokenizer has tokens."""
-        return len(self.model.embed_tokens.weight)
+        return self.model.embed_tokens.count
 
     def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         """tokens [T] -> the states [T, D] before the head."""

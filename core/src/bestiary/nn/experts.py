@@ -11,6 +11,7 @@ from torch import nn
 from bestiary.nn.activation import activation
 from bestiary.nn.linear import Linear
 from bestiary.nn.mlp import GatedMLP
+from bestiary.nn.packed import PackedStack
 
 
 class Router(nn.Module):
@@ -77,14 +78,20 @@ class Experts(nn.Module):
         self.gate_proj = nn.Parameter(torch.empty(count, hidden, dim))
         self.up_proj = nn.Parameter(torch.empty(count, hidden, dim))
         self.down_proj = nn.Parameter(torch.empty(count, dim, hidden))
-        self.act = activation(act)
+        self.count, self.act = count, activation(act)
+        self.packed: dict[str, PackedStack] = {}
         self.adapter: ExpertsAdapter | None = None
+
+    def pack(self, name: str, packed: PackedStack) -> None:
+        """Hold `packed` in place of the projection `name`, which is released."""
+        setattr(self, name, None)
+        self.packed[name] = packed
 
     def forward(self, x: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """x [T, D], weights and indices [T, K] -> [T, D]: tokens are grouped by expert, so each expert runs once."""
         order = indices.flatten().argsort(stable=True)
         tokens = order // indices.shape[1]
-        counts = torch.bincount(indices.flatten(), minlength=len(self.gate_proj)).tolist()
+        counts = torch.bincount(indices.flatten(), minlength=self.count).tolist()
         gathered = x[tokens]
         made = torch.empty_like(gathered)
         start = 0
@@ -98,14 +105,12 @@ class Experts(nn.Module):
         return torch.empty_like(made).index_copy_(0, order, made).view(*indices.shape, x.shape[1]).sum(1)
 
     def _expert(self, expert: int, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        gate = self._project("gate_proj", self.gate_proj, expert, x, rows)
-        up = self._project("up_proj", self.up_proj, expert, x, rows)
-        return self._project("down_proj", self.down_proj, expert, self.act(gate) * up, rows)
+        gate, up = self._project("gate_proj", expert, x, rows), self._project("up_proj", expert, x, rows)
+        return self._project("down_proj", expert, self.act(gate) * up, rows)
 
-    def _project(
-        self, name: str, weight: torch.Tensor, expert: int, x: torch.Tensor, rows: torch.Tensor
-    ) -> torch.Tensor:
-        y = F.linear(x, weight[expert])
+    def _project(self, name: str, expert: int, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        packed = self.packed.get(name)
+        y = F.linear(x, getattr(self, name)[expert]) if packed is None else packed[expert].multiply(x)
         adapter = self.adapter  # once: another thread may take it away
         return y if adapter is None else adapter(name, expert, rows, x, y)
 

@@ -6,18 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-class PackedWeight(Protocol):
-    """A weight [out, in] held in fewer bits that knows how to multiply."""
-
-    shape: tuple[int, int]
-    nbytes: int
-
-    def multiply(self, x: torch.Tensor) -> torch.Tensor:
-        """x [T, in] -> [T, out], in the type of x."""
-
-    def dequantize(self) -> torch.Tensor:
-        """The weight [out, in] as float32."""
+from bestiary.nn.packed import PackedWeight
 
 
 class LinearAdapter(Protocol):

@@ -32,7 +32,8 @@ from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import Identified, LoadedModel, generation_config
 from bestiary.nn import CausalLM, LanguageModel
-from bestiary.pipelines.text_options import OWN, TextOptions, compile_blocks, make_engine
+from bestiary.pipelines.text_engine import compile_blocks, make_engine
+from bestiary.pipelines.text_options import OWN, TextOptions
 
 Prompt = str | Sequence[int]
 
@@ -170,7 +171,8 @@ class TextPipeline:
     def adapters(self) -> Adapters:
         """Adapters by alias: load, replace and unload them while requests run."""
         adapters = self._running().adapters
-        assert adapters is not None
+        if adapters is None:
+            raise RequestError("This model mixes adapters or experts by itself, and takes no others.")
         return adapters
 
     def statistics(self) -> Statistics:
@@ -213,7 +215,9 @@ class TextPipeline:
     def _start(self, tokens: list[int], options: dict[str, Any], grammar: Grammar | None, echo: Prompt = ()) -> Stream:
         """Queue a request.  A bad grammar is a RequestError, an unknown option an OptionError."""
         engine = self._running()
-        alias = options.pop("adapter", None if self.identified.adapter is None else OWN)
+        alias = options.pop(
+            "adapter", OWN if engine.adapters is not None and self.identified.adapter is not None else None
+        )
         terms, others = Terms.split(options)
         sampling = merged(self.sampling, others)
         if sampling.echo and not echo:

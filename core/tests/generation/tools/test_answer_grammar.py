@@ -57,6 +57,7 @@ def deepseek(each: Callable[[str, dict[str, Any]], str], between: str) -> Callab
     return lambda calls: "<｜tool▁calls▁begin｜>" + joined(each, between)(calls) + "<｜tool▁calls▁end｜>"
 
 
+_QUOTE, _MORE = '<|"|>', "<|end|><|start|>assistant"
 _CALL, _SEPARATOR, _CALL_END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
 _PARAMETER, _TURN = "<parameter={}>\n{}\n</parameter>\n", "<|channel|>commentary to=functions."
 WRITTEN: dict[str, Callable[[Calls], str]] = {
@@ -97,7 +98,6 @@ WRITTEN: dict[str, Callable[[Calls], str]] = {
         "\n",
     ),
 }
-_QUOTE = '<|"|>'
 SPECIAL = {
     "deepseek": ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", _CALL, _SEPARATOR, _CALL_END),
     "function_gemma": ("<start_function_call>", "<end_function_call>", "<escape>"),
@@ -157,7 +157,8 @@ def test_every_format_is_here() -> None:
 def test_required_calls(name: str, compiler: ConstraintCompiler) -> None:
     write = WRITTEN[name]
     several, single = grammar(compiler, name, required=True), grammar(compiler, name, required=True, parallel=False)
-    for calls in (ONE, [("fg", {})], [("h", {"a": 3})]):
+    good: list[Calls] = [ONE, [("fg", {})], [("h", {"a": 3})]]
+    for calls in good:
         alone = write(calls)[1:-1] if name in ("gemma3", "generic") else write(calls)
         assert takes(compiler, several, alone) and takes(compiler, single, alone), alone
         assert read(name, alone) == (calls, "")
@@ -187,11 +188,11 @@ def test_text_in_which_calls_must_be_right(name: str, compiler: ConstraintCompil
     text = "<|channel|>final<|message|>It is < 3." if name == "harmony" else "It is < 3.\n{x}"
     assert takes(compiler, several, text) and takes(compiler, several, write(ONE))
     if name not in UNANNOUNCED:
-        before = "<|channel|>commentary<|message|>I call.<|end|><|start|>assistant" if name == "harmony" else "I call.\n"
+        before = f"<|channel|>commentary<|message|>I call.{_MORE}" if name == "harmony" else "I call.\n"
         assert takes(compiler, several, before + write(ONE)) and takes(compiler, single, before + write(ONE))
         assert read(name, before + write(ONE)) == (ONE, "I call." if name in ("harmony", "hermes") else "I call.\n")
-        for calls in ([("f", {"a": 2})], [("other", {})]):
-            assert not takes(compiler, several, before + write(calls)), calls
+        assert not takes(compiler, several, before + write([("f", {"a": 2})]))
+        assert not takes(compiler, several, before + write([("other", {})]))
     assert takes(compiler, several, write(TWO)) == (name != "harmony")
     assert not takes(compiler, single, write(TWO))
     assert not takes(compiler, several, write([("f", {"a": "x"})]))
@@ -206,12 +207,13 @@ def test_reasoning_comes_before_calls(name: str, spelled: bool, vocabulary: Voca
         may = grammar(compiler, name, required=required, thinking=THOUGHT)
         must = grammar(compiler, name, required=required, thinking=BEGUN)
         none = grammar(compiler, name, required=required)
-        for thought in ("<think>Hm, {3}.</think>\n\n", "\n<think>\n\n</think>"):
+        for thought in ("<think>Hm, {3}.</think>\n\n", "<think>\n\n</think>"):
             assert takes(compiler, may, thought + call)
             assert takes(compiler, must, thought.partition("<think>")[2] + call)
             assert not takes(compiler, may, thought.partition("</think>")[0])
             assert takes(compiler, may, f"{thought}So be it.") != required
         assert takes(compiler, may, call) and takes(compiler, none, call)
+        assert takes(compiler, may, f"\n<think></think>{call}") != required, "text may begin with a line break"
         assert not takes(compiler, must, call), "it is still reasoning"
         assert not takes(compiler, none, f"<think>Hm.</think>{call}") or (spelled and not required)
 
@@ -225,13 +227,14 @@ def test_gemma4_reasons_in_a_channel(vocabulary: Vocabulary) -> None:
 
 
 def test_harmony_reasons_in_messages(vocabulary: Vocabulary) -> None:
-    call, more = WRITTEN["harmony"](ONE), "<|end|><|start|>assistant"
+    call = WRITTEN["harmony"](ONE)
     other = ' to=functions.f<|channel|>commentary json<|message|>{"a": 3}'
     for compiler in (vocabulary(), vocabulary(*SPECIAL["harmony"])):
         required, free = grammar(compiler, "harmony", required=True), grammar(compiler, "harmony", required=False)
-        for text in (f"<|channel|>analysis<|message|>Hm.{more}{call}", other, f"{call.replace(' <|constrain|>json', '')}"):
+        thought = f"<|channel|>analysis<|message|>Hm.{_MORE}"
+        for text in (thought + call, other, call.replace(" <|constrain|>json", "")):
             assert takes(compiler, required, text) and takes(compiler, free, text), text
-        final = f"<|channel|>analysis<|message|>Hm.{more}<|channel|>final<|message|>Yes."
+        final = f"{thought}<|channel|>final<|message|>Yes."
         assert takes(compiler, free, final) and not takes(compiler, required, final)
         assert not takes(compiler, free, "<|channel|>analysis<|message|>Hm.<|channel|>")
 
@@ -268,6 +271,7 @@ def test_a_schema_that_cannot_be_enforced_is_an_error_for_strict_tools_alone(voc
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+COMPOSED = raw({"grammars": [{"lark_grammar": 'start: "<" @i'}, {"name": "i", "json_schema": SCHEMA}]})
 
 
 @pytest.mark.parametrize(
@@ -275,7 +279,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
     [
         (json_schema(SCHEMA), '{"a": 1}', '{"a": "1"}'),
         (choices(["yes", "no"]), "yes", "maybe"),
-        (raw({"grammars": [{"lark_grammar": 'start: "<" @i'}, {"name": "i", "json_schema": SCHEMA}]}), '<{"a": 1}', "<"),
+        (COMPOSED, '<{"a": 1}', "<"),
     ],
     ids=["schema", "choices", "composed"],
 )
@@ -289,7 +293,7 @@ def test_an_answer_with_a_grammar_comes_behind_reasoning(
     assert takes(compiler, behind, f"Hm, {right}.</think>\n{right}")
     assert not takes(compiler, behind, f"Hm.</think>{wrong}") and not takes(compiler, behind, right)
     in_harmony = framed(inner, form_of(tool_format("harmony")), None, {})
-    said = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    said = f"<|channel|>analysis<|message|>Hm.{_MORE}"
     assert takes(compiler, in_harmony, f"{said}<|channel|>final<|message|>{right}")
     assert not takes(compiler, in_harmony, f"<|channel|>final<|message|>{wrong}")
     assert not takes(compiler, in_harmony, right)

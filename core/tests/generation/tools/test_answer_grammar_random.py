@@ -21,7 +21,8 @@ NAMES = sorted(record.name for record, _ in default_registry().records(ToolForma
 SPECIAL = (
     *("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<think>", "</think>"),
     *("<|tool_call>", "<tool_call|>", '<|"|>', "<escape>", "<start_function_call>", "<end_function_call>"),
-    *("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
+    *("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+    *("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"),
     *("<|channel|>", "<|message|>", "<|constrain|>", "<|start|>", "<|end|>", "<arg_key>", "</arg_value>"),
 )
 PARAMETERS = {
@@ -42,6 +43,7 @@ PARAMETERS = {
     "required": ["text", "count"],
     "additionalProperties": False,
 }
+NAMED = {"text", "unit", "count", "sure", "tags", "place"}
 TOOLS = validate_tools([{"name": "look", "parameters": PARAMETERS, "strict": True}, {"name": "look_up"}])
 
 
@@ -49,7 +51,7 @@ def valid(arguments: dict[str, Any]) -> bool:
     """PARAMETERS, by hand."""
     place = arguments.get("place", {"x": 0})
     return (
-        {"text", "count"} <= set(arguments) <= set(PARAMETERS["properties"])
+        {"text", "count"} <= set(arguments) <= NAMED
         and isinstance(arguments["text"], str)
         and len(arguments["text"]) <= 12
         and arguments.get("unit", "C") in ("C", "F", "°")
@@ -73,14 +75,15 @@ def generated(compiler: ConstraintCompiler, name: str, seed: int, thinking: Thin
     randomness = np.random.default_rng(seed)
     closing = [token for text in ('"', "}", "]", "</", "\n", "<") if (token := tokenizer.id(text)) is not None]
     closing += [*special.values(), *compiler.vocabulary.end_tokens]
-    end = "<|end|>" if name == "harmony" else thinking.end if thinking else ""
+    message = "<|end|><|start|>assistant<|channel|>commentary to=functions."
+    end = message if name == "harmony" else thinking.end if thinking else ""
     ending, tokens = tokenizer.encode_after(end) if end else [], list[int]()
     while not state.is_finished:
         if len(tokens) > 120 and ending and state.accepts(ending) == len(ending):
             for token in ending:
                 state.advance(token)
             tokens += ending
-            ending = ending if name == "harmony" else []
+            ending = []
             continue
         assert len(tokens) < 1500, tokenizer.decode(tokens, skip_special_tokens=False)
         scores = randomness.gumbel(size=compiler.vocabulary.rows) * 2
@@ -121,4 +124,4 @@ def test_calls_are_read_and_their_arguments_valid(name: str, special: tuple[str,
         counts.add(len(message.tool_calls))
         assert len(message.tool_calls) == 1 or seed % 2 == 0
     assert names == {"look", "look_up"}
-    assert len(counts) > 1 or name == "harmony"
+    assert len(counts) > 1 or name in ("harmony", "generic", "gemma3")

@@ -56,10 +56,11 @@ SPOKEN = {
     "deepseek_bare": "llama.cpp/deepseek-ai-DeepSeek-V3.1.jinja",
     "gemma4": "llama.cpp/google-gemma-4-31B-it-interleaved.jinja llama.cpp/google-gemma-4-31B-it.jinja",
     "glm": """
-        llama.cpp/GLM-4.6.jinja llama.cpp/GLM-4.7-Flash.jinja llama.cpp/Spark2.5.jinja
+        llama.cpp/GLM-4.6.jinja
         llama.cpp/inclusionai-ling-3.0-flash.jinja llama.cpp/poolside-Laguna-S-2.1.jinja
         llama.cpp/poolside-Laguna-XS-2.1.jinja llama.cpp/poolside-Laguna-XS.2.jinja
     """,
+    "glm_flat": "llama.cpp/GLM-4.7-Flash.jinja llama.cpp/Spark2.5.jinja",
     "harmony": "llama.cpp/openai-gpt-oss-120b.jinja",
 }
 """All the templates with a format; every other one has none, or one for which there is no parser."""
@@ -135,10 +136,11 @@ def brought(*formats: tuple[str, ToolFormat]) -> Registry:
 def test_two_records_of_one_name_name_both_distributions() -> None:
     format = ToolFormat("toad", "toad:Parser", present=("croak",))
     registry = brought(("pond", format), ("lake", format))
-    for use in (lambda: tool_format("toad", registry), lambda: detect("croak", registry)):
-        with pytest.raises(ContestedModel, match="bestiary-lake, bestiary-pond") as raised:
-            use()
-        assert raised.value.fix == "pip uninstall bestiary-pond"
+    with pytest.raises(ContestedModel, match="bestiary-lake, bestiary-pond") as raised:
+        tool_format("toad", registry)
+    assert raised.value.fix == "pip uninstall bestiary-pond"
+    with pytest.raises(ContestedModel, match="bestiary-lake, bestiary-pond"):
+        detect("croak", registry)
     assert detect("silence", registry) is None
 
 
@@ -153,7 +155,8 @@ def test_priority_then_name_decides() -> None:
 
 def test_formats_are_listed_without_torch_and_without_their_parsers() -> None:
     program = (
-        "import sys; from bestiary.generation.tools.choose import detect; assert detect('[TOOL_CALLS]').name == 'mistral'; "
+        "import sys; from bestiary.generation.tools.choose import detect; "
+        "assert detect('[TOOL_CALLS]').name == 'mistral'; "
         "assert not {'torch', 'bestiary.generation.tools.mistral'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
@@ -195,6 +198,7 @@ PROPERTIES = {
         ("nullable", "12", '"12"'),
         ("either", "12", "12"),
         ("either", "{}", '"{}"'),
+        ("either", "1.5", '"1.5"'),
         ("choice", "1", '"1"'),
         ("mixed", "null", "null"),
         ("mixed", "2", "2"),

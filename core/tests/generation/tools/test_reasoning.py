@@ -60,3 +60,13 @@ def test_markers_of_templates() -> None:
     assert reasoning_markers("{{ '<think>' + x + '</think>' }}") == ("<think>", "</think>")
     assert reasoning_markers("{{ '[THINK]' }}{{ '[/THINK]' }}") == ("[THINK]", "[/THINK]")
     assert reasoning_markers("plain") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reasoning"), [(" so.</think>Yes.", " so."), ("\nso.\n</think>\n\nYes.", "\nso."), ("</think>Yes.", "")]
+)
+def test_reasoning_that_is_continued_keeps_its_first_space(text: str, reasoning: str) -> None:
+    for parts in ([text], list(text)):
+        split = ReasoningSplit(started=True, continued=True)
+        events = [event for part in parts for event in split.push(part)]
+        assert assemble([*events, *split.finish()]) == Message("Yes.", reasoning)

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from bestiary.generation.tools.choose import detect, make_parser
+from bestiary.generation.constraints.compiler import ConstraintCompiler
+from bestiary.generation.tools.answer_grammar import Thinking, Wanted, answer_grammar
+from bestiary.generation.tools.choose import detect, form_of, make_parser, tool_format
 from bestiary.generation.tools.events import Event, Message, assemble
 from bestiary.generation.tools.parser import ToolParser
 from bestiary.generation.tools.reasoning import Reasoned, ReasoningSplit, reasoning_markers
+from bestiary.generation.tools.tool_choice import validate_tools
 
 # Templates whose prompt ends in the opening marker of reasoning, unless thinking is switched off.
 PROMPT_OPENS = {
@@ -77,7 +80,7 @@ def load(shared_data: Path) -> list[tuple[dict[str, Any], str | None, str, dict[
         file = shared_data / "chat_templates/llama.cpp" / f"{of_template(case)}.jinja"
         template = file.read_text() if file.is_file() else ""
         format = detect(template)
-        rows.append((case, format and format.name, template, recorded["tools"]))
+        rows.append((case, format.name if format else None, template, recorded["tools"]))
     return rows
 
 
@@ -149,6 +152,73 @@ def test_where_this_project_means_something_else(shared_data: Path) -> None:
     for line in (3011, 6442):
         assert found[line] == Message("Hello, world!\nWhat's up?", "I'm\nthinking")
     assert found[6556].content.endswith('<|channel|>commentary to=python <|constrain|>code<|message|>print("hello")')
+
+
+UNENFORCED = {
+    2334: "a call inside of reasoning: the grammar has the model close it first",
+    2660: "a marker inside of reasoning",
+    3332: "no line break before the closing tag, which the template of Qwen writes",
+    3581: "a call without its opening tag",
+    3733: "arguments in another order than the schema's",
+    3748: "arguments in another order than the schema's",
+    3764: "arguments in another order than the schema's",
+    3781: "arguments in another order than the schema's",
+    4666: "line breaks between elements, where the template has none; the tool call is inside of reasoning, too",
+    4683: "a call inside of reasoning",
+    4748: "a call inside of reasoning",
+    4756: "no line breaks between elements, where the template has them",
+    4763: "arguments in another order than the schema's",
+    5321: "no line break before the closing tag",
+    5328: "no line break before the closing tag",
+    5336: "no line break before the closing tag",
+    5371: "no line break before the closing tag",
+    5378: "no line break before the closing tag",
+    6070: "no line break before the closing fence",
+    6457: "a call in the channel of reasoning",
+    6464: "a call in the channel of reasoning",
+    6471: "a call in the channel of reasoning",
+    6485: "a call in the channel of reasoning",
+}
+"""Outputs with calls, by their line in the source, that the grammar of strict tools keeps a model from writing."""
+
+
+def test_grammars_of_strict_tools_take_what_models_wrote(
+    shared_data: Path, vocabulary: Callable[..., ConstraintCompiler]
+) -> None:
+    compiler, taken, refused = vocabulary(), Counter[str](), set[int]()
+    for case, name, template, tools in load(shared_data):
+        if name is None or case.get("is_partial") or not case["expect"]["tool_calls"] or "messages" in case:
+            continue
+        offered = validate_tools([tools[tool] for tool in case.get("tools", [])])
+        strict = [{**tool, "function": {**tool["function"], "strict": True}} for tool in offered]
+        form = form_of(tool_format(name))
+        reasons = case.get("reasoning_format", "NONE").endswith(("AUTO", "DEEPSEEK"))
+        markers = getattr(form, "reasoning", None) or (reasoning_markers(template) if reasons else None)
+        begun = of_template(case) in PROMPT_OPENS and case.get("enable_thinking") is not False
+        thinking = Thinking(markers[0], markers[1], begun) if markers else None
+        wanted = Wanted(strict, required=False, thinking=thinking)
+        state = compiler.compile(answer_grammar(form, wanted, {}))
+        tokens = compiler.vocabulary.tokenizer.encode_after(case["input"].split(STOPS.get(of_template(case), "\0"))[0])
+        accepted = state.accepts(tokens) == len(tokens)
+        for token in tokens if accepted else ():
+            state.advance(token)
+        if accepted and state.can_end:
+            taken[name] += 1
+        else:
+            refused.add(case["line"])
+    assert refused == set(UNENFORCED)
+    assert taken == {
+        "deepseek_bare": 2,
+        "gemma4": 16,
+        "glm": 7,
+        "glm_flat": 5,
+        "harmony": 1,
+        "hermes": 5,
+        "llama_tags": 1,
+        "mistral": 1,
+        "mistral_args": 3,
+        "qwen_coder": 26,
+    }
 
 
 CITY = {"city": "Paris"}

@@ -91,6 +91,9 @@ def test_valid_tools_are_normalised() -> None:
     assert validate_tools([{"name": "f", "parameters": {}}]) == [tool("f", parameters={})]
     assert validate_tools([tool("f")]) == [tool("f", parameters={"type": "object", "properties": {}})]
     assert validate_tools([]) == []
+    more = {"name": "f", "return": {"type": "string"}, "parameters": {}, "description": None}
+    kept = {"name": "f", "return": {"type": "string"}, "parameters": {}}
+    assert validate_tools([{"type": "function", **more}]) == [{"type": "function", "function": kept}]
 
 
 def nested(levels: int) -> Any:
@@ -130,6 +133,8 @@ def nested(levels: int) -> Any:
         [tool("f", parameters={"x": [0] * SCHEMA_SIZE})],
         [tool("f", parameters=nested(100))],
         [tool("f", parameters=nested(100_000))],
+        [tool("f", returns=nested(100))],
+        [tool("f", returns=object())],
         [tool("f"), tool("f")],
         [tool(f"f{number}") for number in range(TOOLS + 1)],
     ],

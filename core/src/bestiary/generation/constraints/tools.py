@@ -36,6 +36,8 @@ class Rules:
     def add(self, name: str, body: str) -> str:
         """Writes a rule, or a terminal where the name is in capitals, and returns the name."""
         self._bodies[name] = body
+        if len(self._bodies) > LIMITS.definitions:
+            raise RequestError(f"The grammar of the tools has more than {LIMITS.definitions} rules.", where="tools")
         return name.partition("[")[0]
 
     def literal(self, text: str) -> str:
@@ -46,10 +48,9 @@ class Rules:
         return "(" + " | ".join(map(self.literal, texts)) + ")"
 
     def without(self, name: str, texts: Sequence[str], of: str = "ANY") -> str:
-        """A terminal: what matches the terminal `of` and has none of the texts in it."""
-        if not texts:
-            return of
-        return self.add(name, f"{of} & ~(ANY ({' | '.join(map(quoted, dict.fromkeys(texts)))}) ANY)")
+        """A terminal: what matches the terminal `of` and has none of the texts in it; an empty one asks nothing."""
+        due = [quoted(text) for text in dict.fromkeys(texts) if text]
+        return self.add(name, f"{of} & ~(ANY ({' | '.join(due)}) ANY)") if due else of
 
     def until(self, name: str, end: str, of: str = "ANY") -> str:
         """A rule: any text that matches the terminal `of`, up to the first `end`, which it takes."""
@@ -137,8 +138,9 @@ def write_tools(
 ) -> None:
     """Adds the rule `chosen`: the name of one of the tools, and its arguments.
 
-    `options` are llguidance's for JSON.  Tool i has the rules `tool_i` and `arguments_i`.  `lenient`: of a schema that cannot be enforced, a tool whose "strict" is not
-    true keeps the names of the arguments alone.  RequestError for a tool without a name or with a schema that is refused.
+    Tool i has the rules `tool_i`, and in it `arguments_i`.  `options` are llguidance's for JSON.  `lenient`: where a
+    schema cannot be enforced, a tool whose "strict" is not true keeps the names of its arguments alone.  RequestError
+    for a tool without a name or with a schema that is refused.
     """
     if isinstance(offered, str | Mapping) or not 0 < len(offered) <= LIMITS.tools:
         raise RequestError(f"From 1 to {LIMITS.tools} tools are taken, as a list.", where="tools")

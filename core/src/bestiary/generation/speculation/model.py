@@ -125,7 +125,7 @@ class ModelDrafter:
         # Models of one family pad the same vocabulary to different numbers of rows.
         hidden = self.model.hidden(tokens.clamp(max=self.model.vocab_size - 1), batch)
         logits = self.model.head(hidden[list(rows)]).float()[:, : self.vocab_size]
-        return F.pad(logits, (0, self.vocab_size - logits.shape[1]), value=float("-inf"))
+        return F.pad(logits, (0, self.vocab_size - logits.shape[1]), value=torch.finfo(torch.float32).min)
 
 
 class DraftHead(Protocol):

@@ -45,10 +45,7 @@ class AnswerForm(Protocol):
     tool_form: ToolForm
 
     def write(self, rules: Rules, wanted: Wanted) -> None:
-        """Adds the rule `start`.
-
-        There are the rules of `write_tools`: `chosen` is any `tool_0`, `tool_1` ..., which have `arguments_0` ... in them.
-        """
+        """Adds the rule `start`; the rules of `write_tools` are there."""
 
     def write_answer(self, rules: Rules, answer: str) -> None:
         """Adds the rule `start`, for answers whose text is the expression `answer`."""
@@ -61,13 +58,13 @@ def answer_grammar(form: ToolForm | AnswerForm, wanted: Wanted, special: Mapping
     "strict" is not true, where it can be.  RequestError for a strict tool whose schema cannot.
     """
     rules = _rules(special)
-    own = not isinstance(form, ToolForm)
-    write_tools(rules, wanted.tools, form.tool_form if own else form, _OPTIONS, lenient=True)
-    if own:
+    calls = form if isinstance(form, ToolForm) else form.tool_form
+    write_tools(rules, wanted.tools, calls, _OPTIONS, lenient=True)
+    if not isinstance(form, ToolForm):
         form.write(rules, wanted)
     elif wanted.required:
-        calls = write_calls(rules, form, None if wanted.parallel else 1)
-        rules.add("start", f"{_thinking(rules, form, wanted, among_text=False)} {calls}")
+        made = write_calls(rules, form, None if wanted.parallel else 1)
+        rules.add("start", f"{_thinking(rules, form, wanted, among_text=False)} {made}")
     elif form.marker:
         _announced(rules, form, wanted)
     else:
@@ -138,19 +135,19 @@ def _unannounced(rules: Rules, form: ToolForm, wanted: Wanted) -> None:
 def _thinking(rules: Rules, form: ToolForm, wanted: Wanted, among_text: bool = True) -> str:
     """The expression of the reasoning in front of the rest; empty where there can be none.
 
-    Where the rest is not `among_text` but calls alone, space behind the reasoning is part of it, and the model may leave
-    out what the prompt has not begun.
+    Where the rest is not `among_text` but calls alone, space behind the reasoning is part of it, and the model may
+    leave out what the prompt has not begun.
     """
     thinking = wanted.thinking
     if thinking is None:
         return ""
     # Some models go on to a call without closing their reasoning, so a parser may take a marker in it for a call.
-    inside = rules.until("inside", thinking.end, rules.without("UNMARKED", [*filter(None, (form.marker,)), *form.others]))
+    inside = rules.until("inside", thinking.end, rules.without("UNMARKED", (form.marker, *form.others)))
     if thinking.begun:
         return inside if among_text else f"{inside} SPACE?"
     opened = rules.literal(thinking.start)
     if not among_text:
-        return f"(SPACE? {opened} {inside} SPACE?)?"
+        return f"({opened} {inside} SPACE?)?"
     # A text could begin with the same spaces: one terminal for both, so that the longer one wins.
     opened = rules.add("OPENED", rf"/\s*/ {opened}") if opened.startswith('"') else f"SPACE? {opened}"
     return f"{opened} {inside}"

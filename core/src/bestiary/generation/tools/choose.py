@@ -52,7 +52,7 @@ def parser_class(format: ToolFormat | None) -> Any:
 
 
 def parser_of(format: ToolFormat | None, tools: Sequence[Mapping[str, Any]] | None) -> ToolParser:
-    """A parser for one answer.  Only calls of these tools are calls, with their argument types; of None, any call is."""
+    """A parser for one answer.  Only calls of these tools are calls, with their argument types; of None, any is."""
     parser: ToolParser = parser_class(format)(Offered(tools))
     return parser
 

@@ -52,15 +52,11 @@ class ElementForm:
 
 
 def _is_any_text(schema: Mapping[str, Any]) -> bool:
-    """Whether all that is read from text without quotes (see `Offered.value`) satisfies a schema of several types."""
+    """Whether a schema names several types and nothing else: however `Offered.value` reads a text, it satisfies it."""
     parts = schema.get("anyOf", [schema]) if set(schema) == {"anyOf"} else [schema]
     if not all(isinstance(part, Mapping) and set(part) == {"type"} for part in parts):
         return False
-    kinds = {kind for part in parts for kind in ([part["type"]] if isinstance(part["type"], str) else part["type"])}
-    # Of an integer alone 1.5 would be read as a number, and be none.
-    return "string" in kinds and kinds <= {"string", "null", "boolean", "number", "integer"} - (
-        set() if "number" in kinds else {"integer"}
-    )
+    return any(part["type"] == "string" or "string" in part["type"] for part in parts)
 
 
 def json_value(rules: Rules, name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:

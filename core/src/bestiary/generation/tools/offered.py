@@ -11,9 +11,11 @@ NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """The characters of a tool's name."""
 NAME_LENGTH = 64
 _WHOLE_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{NAME_LENGTH}}}\Z")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+\Z")
 _KINDS = {
     "string": {"string"},
-    "number": {"integer", "number", "float"},
+    "integer": {"integer", "number", "float"},
+    "number": {"number", "float"},
     "boolean": {"boolean", "bool"},
     "null": {"null"},
     "object": {"object", "dict"},
@@ -60,7 +62,8 @@ class Offered:
             if types == {"boolean"} and bare.lower() in ("true", "false"):
                 return bare.lower()
             kind = json_kind(bare)
-            if kind and ("string" not in types or types & _KINDS[kind]):
+            fits = types & _KINDS["integer" if kind == "number" and _WHOLE_NUMBER.match(bare) else kind or "string"]
+            if kind and ("string" not in types or fits):
                 return bare
         return json.dumps(text, ensure_ascii=False)
 

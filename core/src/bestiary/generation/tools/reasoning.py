@@ -30,10 +30,18 @@ class ReasoningSplit(GrammarParser):
     """
 
     def __init__(
-        self, start: str = "<think>", end: str = "</think>", started: bool = False, breaks: Sequence[str] = ()
+        self,
+        start: str = "<think>",
+        end: str = "</think>",
+        started: bool = False,
+        breaks: Sequence[str] = (),
+        continued: bool = False,
     ) -> None:
-        """`started`: the prompt already ended in the opening marker; the model may still repeat it."""
-        self._start, self._end, self._started = start, end, started
+        """`started`: the prompt already ended in the opening marker; the model may still repeat it.
+
+        `continued`: the prompt has the beginning of the reasoning too, so that white space counts from the first.
+        """
+        self._start, self._end, self._started, self._continued = start, end, started, continued
         self._stops = Markers(end, *breaks)
         self._spaces: list[str] = []
         super().__init__(Offered(None))
@@ -46,6 +54,8 @@ class ReasoningSplit(GrammarParser):
         if opened or self._started:
             if opened:
                 yield from self.reader.spaces()
+            elif self._continued:
+                self._inside(before)
             found = yield from self.reader.until(self._stops, self._inside)
             if found == self._end:
                 self.reader.take(self.reader.at + len(found))

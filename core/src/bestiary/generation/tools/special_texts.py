@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from bestiary.generation.tools.events import Event, Reasoning, Text
-from bestiary.generation.tools.reader import Markers
 
 
 class SpecialTexts:
@@ -17,41 +18,23 @@ class SpecialTexts:
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
-        self._markers: Markers | None = None
-        self._kind: type[Text] | type[Reasoning] = Text
-        self._held = ""
+        self._pattern: re.Pattern[str] | None = None
 
     def add(self, text: str) -> None:
-        """A token with this text came; events of what came before have been passed on."""
+        """A token with this text came."""
         if text not in self._texts:
             self._texts.add(text)
-            self._markers = Markers(*sorted(self._texts, key=len, reverse=True))
+            self._pattern = re.compile("|".join(map(re.escape, sorted(self._texts, key=len, reverse=True))))
 
-    def pass_on(self, events: Iterable[Event], last: bool = False) -> list[Event]:
-        """The events without these texts; what may be the beginning of one is held back, unless it is the `last`."""
+    def taken_out(self, events: Iterable[Event]) -> list[Event]:
+        """The events without these texts, which a parser that was given them whole hands on whole."""
+        if self._pattern is None:
+            return list(events)
         passed: list[Event] = []
         for event in events:
-            if not isinstance(event, Text | Reasoning):
-                passed += [*self._rest(), event]
-                continue
-            if type(event) is not self._kind:
-                passed += self._rest()
-                self._kind = type(event)
-            passed += self._shown(event.text)
-        return passed + self._rest() if last else passed
-
-    def _shown(self, text: str) -> list[Event]:
-        if self._markers is None:
-            return [self._kind(text)]
-        whole, parts, at = self._held + text, list[str](), 0
-        while found := self._markers.find(whole, at):
-            parts.append(whole[at : found.start()])
-            at = found.end()
-        free = self._markers.free(whole, at)
-        self._held = whole[free:]
-        shown = "".join([*parts, whole[at:free]])
-        return [self._kind(shown)] if shown else []
-
-    def _rest(self) -> list[Event]:
-        held, self._held = self._held, ""
-        return [self._kind(held)] if held else []
+            if isinstance(event, Text | Reasoning):
+                event = replace(event, text=self._pattern.sub("", event.text))
+                if not event.text:
+                    continue
+            passed.append(event)
+        return passed

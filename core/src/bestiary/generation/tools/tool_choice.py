@@ -71,8 +71,8 @@ class ToolChoice:
 def validate_tools(tools: Any) -> list[dict[str, Any]]:
     """The tools of a request as {"type": "function", "function": {...}}.  RequestError where they break a bound.
 
-    Each has a name of its own, of 1 to 64 letters, digits, "_", "." and "-", and a schema that is a JSON object of
-    bounded size and depth; one without parameters has none.
+    Each has a name of its own, of 1 to 64 letters, digits, "_", "." and "-", and a schema that is a JSON object; one
+    without parameters has none.  Size and depth are bounded.  What else a function says stays, for the chat template.
     """
     if not isinstance(tools, list | tuple):
         raise RequestError(f"tools must be a list, not {shown(tools)}.", where="tools")
@@ -110,15 +110,19 @@ def _validated(tool: Any, where: str) -> dict[str, Any]:
     parameters = function.get("parameters")
     if parameters is None:
         parameters = {"type": "object", "properties": {}}
-    _check_schema(parameters, f"{where}.parameters")
-    made = {"name": name, "description": description, "parameters": parameters, "strict": strict}
-    return {"type": "function", "function": {key: value for key, value in made.items() if value is not None}}
+    if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
+        raise RequestError(
+            'The parameters of a tool must be a JSON schema of type "object".', where=f"{where}.parameters"
+        )
+    _check_json(parameters, f"{where}.parameters")
+    flat = ("type",) if function is tool else ()
+    known = {key: value for key, value in function.items() if value is not None and key not in flat}
+    _check_json({key: value for key, value in known.items() if key != "parameters"}, where)
+    return {"type": "function", "function": {**known, "parameters": parameters}}
 
 
-def _check_schema(schema: Any, where: str) -> None:
-    """That it is a JSON object within the bounds.  What its keywords mean is for what uses them to check."""
-    if not isinstance(schema, dict) or schema.get("type", "object") != "object":
-        raise RequestError('The parameters of a tool must be a JSON schema of type "object".', where=where)
+def _check_json(schema: Any, where: str) -> None:
+    """That it is JSON within the bounds.  What the keywords of a schema mean is for what uses them to check."""
     left = SCHEMA_SIZE
     waiting: list[tuple[Any, int]] = [(schema, 1)]
     while waiting:

@@ -46,6 +46,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             f"bestiary_gemma.model:{build}",
             WEIGHTS,
             model_types=(model_type,),
+            gguf=(bestiary.Gguf(build, (bestiary.map("**norm.weight", lambda weight, c: weight - 1),)),),
             chat_template=CHAT,
             defaults=defaults,
             tiny=f"bestiary_gemma.tiny:{build.upper()}",

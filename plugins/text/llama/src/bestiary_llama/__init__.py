@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import bestiary
+from bestiary.gguf_rows import ROTARY_PAIRS
 from bestiary_llama.templates import LLAMA3, MISTRAL
+from bestiary_llama.tools import bestiary_tool_formats as bestiary_tool_formats
 
 WEIGHTS = (
     bestiary.drop("**.rotary_emb.inv_freq"),
     bestiary.tie("lm_head.weight", "model.embed_tokens.weight"),
 )
+
 # Ministral 3 is published as a picture model around a text model, and the text model is what is built.
 TEXT_PART = (
     bestiary.drop("vision_tower.**"),
@@ -33,42 +37,19 @@ def _is_ministral3(evidence: bestiary.Evidence) -> bool | None:
 @bestiary.hookimpl
 def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     llama = partial(bestiary.Architecture, task="text", model="bestiary_llama.model:build", weights=WEIGHTS)
+    # GGUF files of Mixtral also say that they are of the architecture llama.
+    gguf: dict[str, Any] = {
+        "gguf": (bestiary.Gguf("llama", ROTARY_PAIRS),),
+        "probe": lambda seen: False if seen.gguf and seen.config.get("num_experts") else None,
+    }
     mistral = partial(llama, chat_template=MISTRAL, defaults={"sliding_window": 4096})
     ministral3 = partial(mistral, defaults=MINISTRAL3)
     tiny = "bestiary_llama.tiny:"
     around = {"weights": TEXT_PART + WEIGHTS, "probe": _is_ministral3, "tiny": f"{tiny}AROUND_MINISTRAL3"}
     return [
-        llama("LlamaForCausalLM", model_types=("llama",), chat_template=LLAMA3, tiny=f"{tiny}LLAMA"),
+        llama("LlamaForCausalLM", model_types=("llama",), chat_template=LLAMA3, tiny=f"{tiny}LLAMA", **gguf),
         mistral("MistralForCausalLM", model_types=("mistral",), tiny=f"{tiny}MISTRAL"),
         mistral("MinistralForCausalLM", model_types=("ministral",), tiny=f"{tiny}MINISTRAL"),
         ministral3("Ministral3ForCausalLM", model_types=("ministral3",), tiny=f"{tiny}MINISTRAL3"),
         ministral3("Mistral3ForConditionalGeneration", **around),
-    ]
-
-
-@bestiary.hookimpl
-def bestiary_tool_formats() -> Sequence[bestiary.ToolFormat]:
-    llama, mistral = "bestiary.generation.tools.llama", "bestiary.generation.tools.mistral"
-    parser = f"{mistral}:MistralParser"
-    return [
-        bestiary.ToolFormat(
-            "llama",
-            f"{llama}:LlamaParser",
-            ("<|start_header_id|>", '{"name": function name, "parameters": '),
-            form=f"{llama}:OBJECTS",
-            priority=-20,
-        ),
-        bestiary.ToolFormat(
-            "llama_tags",
-            f"{llama}:LlamaTagParser",
-            ("<function=", "</function>", "<|python_tag|>"),
-            form=f"{llama}:TAGS",
-            priority=-30,
-        ),
-        # The tokenizers of versions 2 to 7 write a list, later ones a marker for each call, some with an id.
-        bestiary.ToolFormat("mistral", parser, ("[TOOL_CALLS]",), ("[ARGS]",), form=f"{mistral}:LIST"),
-        bestiary.ToolFormat(
-            "mistral_args", parser, ("[TOOL_CALLS]", "[ARGS]"), ("[CALL_ID]",), form=f"{mistral}:ARGS"
-        ),
-        bestiary.ToolFormat("mistral_ids", parser, ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"), form=f"{mistral}:IDS"),
     ]

@@ -31,12 +31,14 @@ def _is_chat_model(evidence: bestiary.Evidence) -> bool | None:
 def _architecture(
     name: str, model_type: str, tiny: str, weights: tuple[object, ...] = WEIGHTS, **defaults: object
 ) -> bestiary.Architecture:
+    gate = bestiary.map("**.mlp.shared_expert_gate.weight", lambda weight, c: weight.reshape(1, -1))
     return bestiary.Architecture(
         name,
         "text",
         BUILD,
         weights,
         model_types=(model_type,),
+        gguf=(bestiary.Gguf(model_type.replace("_", ""), (gate,)),),
         probe=_is_chat_model,
         chat_template=CHATML,
         defaults={"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28, **defaults},
