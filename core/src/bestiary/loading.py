@@ -22,6 +22,7 @@ from bestiary.protocols import Checkpoint, Repository
 from bestiary.records import Architecture, Evidence, Loader, PipelineType, Progress, Quantizer, SourceOptions, resolve
 from bestiary.registry import Plugin, Registry, default_registry
 from bestiary.routing import open_repository
+from bestiary.sources.chosen import Chosen
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,8 @@ class Identified:
     """How it was found: other repositories that a pipeline needs are opened likewise."""
     adapter: Repository | None = None
     """The adapter that was asked for, where the id was that of an adapter; all else is of the model under it."""
+    chosen: bool = False
+    """Whether `quant` chose one of several models in the repository."""
 
     def other(self, model: str, plugin: str | None = None) -> Identified:
         """Another model that belongs to this one, such as one that drafts for it."""
@@ -109,7 +112,7 @@ def load(
     _check_options(options, [record for record, _ in registry.records(PipelineType)])
     with _reporting(progress) as report:
         source = SourceOptions(revision, token, cache_dir, offline, report)
-        identified = identify_model(model, source, registry, plugin)
+        identified = identify_model(model, source, registry, plugin, quant)
         pipeline = registry.pipeline(identified.architecture.task)
         _check_options(options, [pipeline])
         pull = partial(
@@ -118,7 +121,7 @@ def load(
             registry,
             dtype=dtype,
             device=device,
-            quant=quant,
+            quant=None if identified.chosen else quant,
             cache_tokens=cache_tokens,
             options=options,
             progress=report,
@@ -135,16 +138,19 @@ def _check_options(options: Mapping[str, Any], pipelines: Iterable[PipelineType]
             raise OptionError(f'load has no option "{name}".', fix=fix)
 
 
-def identify_model(model: str, options: SourceOptions, registry: Registry, plugin: str | None = None) -> Identified:
+def identify_model(
+    model: str, options: SourceOptions, registry: Registry, plugin: str | None = None, wanted: str | None = None
+) -> Identified:
     """Where a model lies, what it is, and its configuration, from its small files alone.
 
-    Of an adapter it is the model that the adapter names as its base.
+    Of an adapter it is the model that the adapter names as its base.  `wanted` is the `quant` of `load`, which may name
+    one of several models in a repository.
     """
-    repository, adapter = open_repository(model, options, registry), None
+    repository, adapter = _choose(open_repository(model, options, registry), wanted, registry), None
     evidence = read_evidence(repository, registry)
     if _is_adapter(evidence):
-        adapter = repository
-        repository = open_repository(_base_of(evidence), replace(options, revision=None), registry)
+        adapter, base = repository, replace(options, revision=None)
+        repository = _choose(open_repository(_base_of(evidence), base, registry), wanted, registry)
         evidence = read_evidence(repository, registry)
         if _is_adapter(evidence):
             raise CheckpointError("The base of the adapter is an adapter itself.", where=adapter.origin)
@@ -152,7 +158,16 @@ def identify_model(model: str, options: SourceOptions, registry: Registry, plugi
     log.info("%s is %s, built by %s %s", model, architecture.name, owner.distribution, owner.version)
     origin = evidence.origin if evidence.gguf else f"{evidence.origin}, config.json"
     config = normalise(evidence.config, origin, architecture.defaults)
-    return Identified(repository, evidence, architecture, owner, config, options, registry, adapter)
+    chosen = isinstance(repository, Chosen)
+    return Identified(repository, evidence, architecture, owner, config, options, registry, adapter, chosen)
+
+
+def _choose(repository: Repository, wanted: str | None, registry: Registry) -> Repository:
+    loader = best_loader(repository.files(), registry)
+    if wanted is None or loader is None or loader.choose is None:
+        return repository
+    names = resolve(loader.choose)(repository, wanted)
+    return repository if names is None else Chosen(repository, names, loader.suffixes)
 
 
 def _is_adapter(evidence: Evidence) -> bool:

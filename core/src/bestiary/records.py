@@ -104,6 +104,13 @@ class Loader:
     """"module:function" (repository, names) -> Checkpoint that knows names and shapes before the files are fetched."""
     identify: str | None = None
     """"module:function" (repository, name) -> Evidence, for formats with the configuration in the weight file."""
+    choose: str | None = None
+    """"module:function" (repository, wanted) -> names of the files of one of several models, by what a user asked for
+    as `quant`; None where the repository has one model, and `wanted` is no name of it."""
+    tokenizer: str | None = None
+    """"module:function" (repository) -> bestiary.generation.tokenizer.Tokenizer, for formats that carry it."""
+    chat_templates: str | None = None
+    """"module:function" (repository) -> the jinja texts of the templates that the format carries, by name."""
     priority: int = 0
     """Of two formats in one repository the higher is taken."""
     api: tuple[int, int] = API

@@ -1,0 +1,22 @@
+"""GGUF files and weights that stay packed, for Bestiary."""
+
+from collections.abc import Sequence
+
+import bestiary
+from bestiary_quant.gguf.header import sniff
+
+
+@bestiary.hookimpl
+def bestiary_loaders() -> Sequence[bestiary.Loader]:
+    return [
+        bestiary.Loader(
+            "gguf",
+            (".gguf",),
+            sniff,
+            "bestiary_quant.gguf.selection:files",
+            "bestiary_quant.gguf.checkpoint:open",
+            headers="bestiary_quant.gguf.checkpoint:open_header",
+            identify="bestiary_quant.gguf.identity:identify",
+            choose="bestiary_quant.gguf.selection:chosen",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Block types: how GGUF stores numbers in fewer bits, and what the bytes mean."""

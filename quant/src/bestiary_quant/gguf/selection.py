@@ -1,0 +1,130 @@
+"""Which files of a repository are one model: the only one, or the one that a name or a type chooses.
+
+Publishers put many quantizations of a model into one repository, and say which is which in the names of the files:
+`Qwen3-0.6B-Q4_K_M.gguf`, `UD-Q4_K_XL/model-UD-Q4_K_XL-00001-of-00002.gguf`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from bestiary.errors import CheckpointError
+from bestiary.nearest import did_you_mean
+from bestiary.protocols import Repository
+
+SUFFIX = ".gguf"
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_TYPE = re.compile(
+    r"(?<![a-z0-9_])(?:ud-)?(?:i?q\d+_[a-z0-9_]+|tq\d_\d|mxfp4(?:_moe)?|nvfp4|bf16|f16|fp16|f32|fp32)(?![a-z0-9_])"
+)
+_COMPANIONS = ("mmproj", "imatrix")
+"""Beginnings of names of files that are no models: projectors for pictures, and statistics for quantizing."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a repository: its files in order, their size in bytes, and what their names say of its type."""
+
+    files: tuple[str, ...]
+    label: str
+    nbytes: int
+    missing: tuple[str, ...] = ()
+    """Parts of a split model that are not there."""
+
+
+def files(repository: Repository, wanted: str | None = None) -> tuple[str, ...]:
+    """The names of the weight files to fetch.
+
+    `wanted` is a file name (of a split model any part), or a part of one between its separators, in any case: "q4_k_m".
+    Without it the repository must hold one model.  Raises CheckpointError with what there is.
+    """
+    return choose(repository.files(), wanted, repository.origin).files
+
+
+def chosen(repository: Repository, wanted: str) -> tuple[str, ...] | None:
+    """As `files`; None where there is one model and `wanted` is no part of its name: then it is to be packed so."""
+    found = [model for model in models(repository.files()) if not _is_companion(model)]
+    if len(found) == 1 and wanted not in found[0].files and not _says(found[0], wanted):
+        return None
+    return files(repository, wanted)
+
+
+def choose(sizes: Mapping[str, int], wanted: str | None, origin: str) -> Model:
+    """As `files`, from names with their sizes in bytes."""
+    found = models(sizes)
+    if wanted is None:
+        named = [model for model in found if not _is_companion(model)]
+    else:
+        named = (
+            [model for model in found if wanted in model.files]
+            or [model for model in found if model.label == wanted.lower()]
+            or [model for model in found if _says(model, wanted)]
+        )
+    if len(named) != 1:
+        raise _undecided(found, named, wanted, origin)
+    if missing := named[0].missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise CheckpointError(
+            f"Parts of a split model are missing: {', '.join(missing[:5])}{more}.",
+            where=origin,
+            fix="fetch all parts into one folder",
+        )
+    return named[0]
+
+
+def models(sizes: Mapping[str, int]) -> list[Model]:
+    """Every model among the names, in their order."""
+    made: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+        ((name,), ()) for name in sizes if name.endswith(SUFFIX) and not _SPLIT.fullmatch(name)
+    ]
+    made.extend(_split_models(sizes))
+    made.sort()
+    stems = [_stem(names[0]) for names, _ in made]
+    types = [found[-1] if (found := _TYPE.findall(stem.lower())) else stem for stem in stems]
+    labels = [kind if types.count(kind) == 1 else stem for kind, stem in zip(types, stems, strict=True)]
+    return [
+        Model(names, label, sum(sizes[name] for name in names), missing)
+        for (names, missing), label in zip(made, labels, strict=True)
+    ]
+
+
+def _split_models(names: Collection[str]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The parts that are there, and those that are not, of each split model."""
+    stems = {(part["stem"], part["count"]) for name in names if (part := _SPLIT.fullmatch(name))}
+    for stem, count in stems:
+        due = [f"{stem}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
+        here = tuple(name for name in due if name in names)
+        if here:
+            yield here, tuple(name for name in due if name not in names)
+
+
+def _undecided(found: list[Model], named: list[Model], wanted: str | None, origin: str) -> CheckpointError:
+    listed = "; ".join(f"{model.label} ({model.nbytes / 1e9:.2f} GB)" for model in named or found)
+    if not found:
+        what, fix = "There is no .gguf file.", "check the id, and the revision of the model"
+    elif wanted is None and named:
+        what, fix = f"{len(named)} models lie here: {listed}.", "choose one of them"
+    elif wanted is None:
+        what, fix = f"No model lies here, only what goes with one: {listed}.", "take the file of the model itself"
+    elif named:
+        what, fix = f'"{wanted}" is in the names of {len(named)} models: {listed}.', "write more of the name"
+    else:
+        what = f'No file is called "{wanted}". There are: {listed}.'
+        fix = did_you_mean(wanted.lower(), [model.label for model in found]) or "choose one of them"
+    return CheckpointError(what, where=origin, fix=fix)
+
+
+def _stem(name: str) -> str:
+    part = _SPLIT.fullmatch(name)
+    return part["stem"] if part else name.removesuffix(SUFFIX)
+
+
+def _says(model: Model, wanted: str) -> bool:
+    place = re.escape(wanted.lower())
+    return re.search(rf"(?<![a-z0-9_]){place}(?![a-z0-9_])", model.files[0].lower()) is not None
+
+
+def _is_companion(model: Model) -> bool:
+    return model.files[0].rpartition("/")[2].lower().startswith(_COMPANIONS)

@@ -1,0 +1,103 @@
+"""Weights that stay in the blocks of their file, and multiply in plain torch.
+
+A product dequantises a few rows at a time, so that it needs little memory beside the blocks themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from bestiary_quant.blocks.dequantize import dequantize
+from bestiary_quant.blocks.types import BlockType
+
+PANEL = 1 << 20
+"""Numbers dequantised at a time: 4 MB of float32, which a processor's cache still holds when they are multiplied."""
+
+
+class PackedMatrix:
+    """A weight [out, in] in blocks of one type (a `bestiary.nn.PackedWeight`)."""
+
+    def __init__(self, data: torch.Tensor, kind: BlockType) -> None:
+        """data [out, row bytes] uint8: a view on a file or memory of its own; it is never written."""
+        self.data, self.kind = data, kind
+        self.shape: tuple[int, int] = (data.shape[0], data.shape[1] // kind.nbytes * kind.length)
+        self.nbytes: int = data.numel()
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T, in] -> [T, out] in the type of x, in which the dequantised rows are multiplied too."""
+        y = x.new_empty((x.shape[0], self.shape[0]))
+        for rows, panel in self._panels():
+            y[:, rows] = F.linear(x, panel.to(x.dtype))
+        return y
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The weight [out, in] as plain numbers."""
+        values = torch.empty(self.shape, dtype=dtype, device=self.data.device)
+        self.copy_into(values)
+        return values
+
+    def copy_into(self, target: torch.Tensor) -> None:
+        """Dequantise into target [out, in], of any type and on any device, without a second copy of the whole."""
+        for rows, panel in self._panels():
+            target[rows].copy_(panel)
+
+    def rows(self, index: slice | torch.Tensor) -> PackedMatrix:
+        """Some rows, in a new order or repeated: a view for a slice, else a copy of the blocks.
+
+        `rows(tokens).dequantize(dtype)` is what an embedding [V, D] gives for tokens [T].
+        """
+        return PackedMatrix(self.data[index], self.kind)
+
+    def to(self, device: torch.device | str) -> PackedMatrix:
+        """The same blocks on another device."""
+        return PackedMatrix(self.data.to(device), self.kind)
+
+    def clone(self) -> PackedMatrix:
+        """The same blocks in memory of their own, independent of the file."""
+        return PackedMatrix(self.data.clone(memory_format=torch.contiguous_format), self.kind)
+
+    def _panels(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        count, columns = self.shape
+        step = max(1, PANEL // max(columns, 1))
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            yield rows, dequantize(self.data[rows], self.kind)
+
+
+class PackedStack:
+    """Weights of one shape, the experts of a layer: [experts, out, in] in blocks of one type."""
+
+    def __init__(self, data: torch.Tensor, kind: BlockType) -> None:
+        """data [experts, out, row bytes] uint8."""
+        self.data, self.kind = data, kind
+        self.shape: tuple[int, int, int] = (data.shape[0], data.shape[1], data.shape[2] // kind.nbytes * kind.length)
+        self.nbytes: int = data.numel()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, expert: int) -> PackedMatrix:
+        """One weight, a view."""
+        return PackedMatrix(self.data[expert], self.kind)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """All weights [experts, out, in] as plain numbers."""
+        values = torch.empty(self.shape, dtype=dtype, device=self.data.device)
+        self.copy_into(values)
+        return values
+
+    def copy_into(self, target: torch.Tensor) -> None:
+        """Dequantise into target [experts, out, in], weight by weight."""
+        for expert in range(len(self)):
+            self[expert].copy_into(target[expert])
+
+    def to(self, device: torch.device | str) -> PackedStack:
+        """The same blocks on another device."""
+        return PackedStack(self.data.to(device), self.kind)
+
+    def clone(self) -> PackedStack:
+        """The same blocks in memory of their own, independent of the file."""
+        return PackedStack(self.data.clone(memory_format=torch.contiguous_format), self.kind)
