@@ -24,7 +24,7 @@ from transformers import (
 
 from bestiary.generation.choosing import Row, choose_rows
 from bestiary.generation.history import History
-from bestiary.generation.randomness import uniform
+from bestiary.generation.randomness import key
 from bestiary.generation.sampling import Sampling
 
 PENALTIES = {
@@ -61,7 +61,7 @@ def ours(logits: torch.Tensor, options: dict[str, Any], contexts: list[list[int]
         for row in tokens:
             row.append(place % 100)
         rows = [
-            Row(sampling, row, 1, uniform(seed, place), frozenset(), frozenset(), history=history)
+            Row(sampling, row, 1, key(seed, place), frozenset(), frozenset(), history=history)
             for seed, (row, history) in enumerate(zip(tokens, histories, strict=True))
         ]
         choose_rows(logits, rows)

@@ -235,3 +235,12 @@ def test_a_stream_keeps_what_it_needs_when_the_pipeline_is_forgotten() -> None:
     stream = bestiary.load("demo", progress=False).stream_chat(QUESTION, temperature=0.0)
     gc.collect()
     assert "".join(chunk.text for chunk in stream) == "The capital of France is Paris."
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch.compile imports
+def test_compiled_blocks_answer_as_before() -> None:
+    questions = ["What is 27 + 45?", "What is the capital of France?"]
+    with bestiary.load("demo", dtype="float32", progress=False) as plain:
+        expected = [plain.chat(question).tokens for question in questions]
+    with bestiary.load("demo", dtype="float32", progress=False, compile=True) as compiled:
+        assert [compiled.chat(question).tokens for question in questions] == expected

@@ -87,7 +87,10 @@ def _claim(record: Architecture, evidence: Evidence) -> int:
         return PROBE if opinion else 0
     names = {record.name, *record.aliases}
     if evidence.gguf is not None:
-        return NAME if any(form.architecture == evidence.gguf for form in record.gguf) else 0
+        # Several architectures may be stored under one name: Mixtral's files also say "llama".
+        stated = _class_names(evidence) or names
+        known = any(form.architecture == evidence.gguf for form in record.gguf)
+        return NAME if known and names.intersection(stated) else 0
     if evidence.model_index:
         return NAME if _text(evidence.model_index.get("_class_name")) in names else 0
     stated = _class_names(evidence)

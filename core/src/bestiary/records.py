@@ -107,10 +107,9 @@ class Loader:
     choose: str | None = None
     """"module:function" (repository, wanted) -> names of the files of one of several models, by what a user asked for
     as `quant`; None where the repository has one model, and `wanted` is no name of it."""
-    tokenizer: str | None = None
-    """"module:function" (repository) -> bestiary.generation.tokenizer.Tokenizer, for formats that carry it."""
-    chat_templates: str | None = None
-    """"module:function" (repository) -> the jinja texts of the templates that the format carries, by name."""
+    text: str | None = None
+    """"module:function" (repository, name) -> bestiary.generation.carried.CarriedText, for formats that carry the
+    tokenizer and the chat template in the weight file."""
     priority: int = 0
     """Of two formats in one repository the higher is taken."""
     api: tuple[int, int] = API

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from bestiary.errors import ContestedModel, OptionError, RequestError, TemplateError
+from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError
 from bestiary.generation.chat import ChatEncoder
 from bestiary.generation.completion import Chunk, Usage
 from bestiary.generation.constraints.compiler import ConstraintCompiler
@@ -127,6 +127,7 @@ def test_options_go_where_they_belong(tokenizer: Tokenizer) -> None:
         with pytest.raises(OptionError) as raised:
             use("Hi", {"tool_choise": "none"})
         assert "tool_choice" in (raised.value.fix or "")
+    assert chats(tokenizer, jinja).request("Hi", {"stop_tokens": [[1], "a"]}).ends == {tokenizer.eos_id}
     assert {*options, "tools", "tool_choice", "grammar", "enable_thinking"} <= set(OPTIONS)
 
 
@@ -202,6 +203,7 @@ def test_grammars(
         ({"tools": TOOLS, "parallel_tool_calls": "no"}, OptionError, "parallel_tool_calls"),
         ({"tools": TOOLS, "tool_format": "hermess"}, OptionError, "'hermess'"),
         ({"tools": TOOLS, "tool_format": ["hermes"]}, OptionError, r"\['hermes'\]"),
+        ({"tools": TOOLS, "tool_format": ""}, OptionError, "no tool-call format ''"),
         ({"tools": TOOLS, "grammar": SCHEMA}, OptionError, "does not go together with tools"),
         ({"grammar": {"type": "json_schema"}}, RequestError, "no schema"),
         ({"template_variables": 3}, OptionError, "template_variables"),
@@ -234,7 +236,7 @@ def test_formats_without_a_form_cannot_be_enforced(tokenizer: Tokenizer) -> None
         with pytest.raises(OptionError, match="'toad' can be read, but not enforced"):
             made.request("Hi", {"tools": TOOLS, **options})
     twice = replace(registry, plugins=(*registry.plugins, Plugin("lake", "bestiary-lake", "1", "lake", (format,))))
-    with pytest.raises(ContestedModel, match="bestiary-lake, bestiary-pond"):
+    with pytest.raises(InvalidPlugin, match="bestiary-lake, bestiary-pond"):
         chats(tokenizer, registry=twice).request("Hi", {"tools": TOOLS})
 
 
@@ -269,13 +271,15 @@ def test_a_forced_format_reads_too(tokenizer: Tokenizer) -> None:
 
 
 def test_a_message_that_is_continued(tokenizer: Tokenizer, compiler: ConstraintCompiler) -> None:
-    def continued(content: str, **options: Any) -> ChatRequest:
+    def continued(content: Any, **options: Any) -> ChatRequest:
         messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": content}]
         jinja = "{% for m in messages %}{{ m.content }}|{% endfor %}{# tools <think></think> #}"
         base = {"continue_final_message": True, "tools": TOOLS, "tool_format": "hermes"}
         return chats(tokenizer, jinja).request(messages, {**base, **options})
 
     assert answered(continued("<think>I think"), tokenizer, " so.</think>Yes.") == Message("Yes.", " so.")
+    parts = [{"type": "text", "text": "<think>I think"}]
+    assert answered(continued(parts), tokenizer, " so.</think>Yes.") == Message("Yes.", " so.")
     assert answered(continued("<think>Hm.</think>Y"), tokenizer, "es.") == Message("es.")
     assert answered(continued("What is <think>"), tokenizer, "ing?") == Message("", "ing?")
     grammar = continued("I call:", tool_choice="required").grammar

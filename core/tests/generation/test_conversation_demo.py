@@ -24,11 +24,12 @@ WEATHER: dict[str, Any] = {
 }
 UNITS = {
     "type": "object",
-    "properties": {"city": {"type": "string"}, "unit": {"enum": ["kelvin"]}},
+    "properties": {"unit": {"enum": ["kelvin"]}, "city": {"type": "string", "maxLength": 16}},
     "required": ["city", "unit"],
     "additionalProperties": False,
 }
-STRICT = {"type": "function", "function": {**WEATHER["function"], "parameters": UNITS, "strict": True}}
+LOOSE: dict[str, Any] = {"type": "function", "function": {**WEATHER["function"], "parameters": UNITS}}
+STRICT = {"type": "function", "function": {**LOOSE["function"], "strict": True}}
 QUESTION = "What is the weather in Paris?"
 
 
@@ -89,10 +90,13 @@ def test_a_greeting_becomes_a_call_where_one_is_required(demo: Demo) -> None:
 
 
 def test_strict_arguments_satisfy_a_schema_that_the_model_never_saw(demo: Demo) -> None:
-    """Left alone it leaves the unit out, or invents one."""
+    """Left alone it leaves the unit out."""
+    assert set(demo.answer(QUESTION, tools=[LOOSE]).tool_calls[0].parsed) == {"city"}
+    assert demo.answer(QUESTION, tools=[STRICT]).tool_calls[0].parsed == {"unit": "kelvin", "city": "Paris"}
     for seed in range(6):
         [call] = demo.answer(QUESTION, tools=[STRICT], temperature=0.8, seed=seed).tool_calls
         assert set(call.parsed) == {"city", "unit"} and call.parsed["unit"] == "kelvin"
+        assert len(call.parsed["city"]) <= 16
     assert demo.answer("Hello!", tools=[STRICT]) == Message("Hello! How can I help you?")
 
 

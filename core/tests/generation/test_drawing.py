@@ -1,5 +1,6 @@
-"""The draw of one row against its rule in plain numpy, and its filters against transformers' own."""
+"""The draw of one row against a race of all tokens in plain numpy, and its filters against transformers' own."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,23 +18,23 @@ from transformers import (
 
 from bestiary.generation.choosing import Row, _chosen
 from bestiary.generation.drawing import UNSETTLED, draw
-from bestiary.generation.randomness import uniform
+from bestiary.generation.randomness import UNIT, drawn, key
 from bestiary.generation.sampling import Sampling
 from bestiary.generation.selection import ByNumpy, ByTorch, Selection
 
 V = 12
 NONE: frozenset[int] = frozenset()
 WAYS = pytest.mark.parametrize("by", [ByNumpy(), ByTorch()], ids=["numpy", "torch"])
-EVENLY = [(place + 0.5) / 4000 for place in range(4000)]
+KEYS = [key(0, place) for place in range(2000)]
 
 
 def logits_of(seed: int, count: int = V, spread: float = 2.0) -> torch.Tensor:
     return torch.randn(count, generator=torch.Generator().manual_seed(seed)) * spread
 
 
-def drawn(logits: torch.Tensor, sampling: Sampling, uniforms: Sequence[float], by: Selection) -> list[int]:
-    """The tokens that these numbers pick from one row."""
-    rows = [Row(sampling, [0], 1, number, NONE, NONE) for number in uniforms]
+def chosen(logits: torch.Tensor, sampling: Sampling, keys: Sequence[int], by: Selection) -> list[int]:
+    """The tokens that win by these keys in one row."""
+    rows = [Row(sampling, [0], 1, given, NONE, NONE) for given in keys]
     found = _chosen(logits.repeat(len(rows), 1), rows, by)
     assert all(isinstance(token, int) for token in found)
     return [token for token in found if isinstance(token, int)]
@@ -57,19 +58,19 @@ def filtered(logits: torch.Tensor, sampling: Sampling) -> tuple[np.ndarray, np.n
     return left, probabilities[left] / probabilities[left].sum()
 
 
-def assert_picks(
-    found: Sequence[int], uniforms: Sequence[float], tokens: np.ndarray, probabilities: np.ndarray
-) -> None:
-    """Each number lies in the interval of its token, when the tokens stand in this order; but for rounding."""
-    sums = np.concatenate([[0.0], probabilities.cumsum()])
-    places = {int(token): place for place, token in enumerate(tokens)}
-    for token, number in zip(found, uniforms, strict=True):
-        place = places[token]
-        assert sums[place] - 1e-6 <= number <= sums[place + 1] + 1e-6
+def winners(tokens: np.ndarray, probabilities: np.ndarray, keys: Sequence[int]) -> list[int]:
+    """By a race of all that are left: the least exponential number, divided by the probability."""
+    order = np.argsort(tokens)
+    numbers = (drawn(np.array(keys)[:, None], tokens[order][None]) + 0.5) * UNIT
+    with np.errstate(divide="ignore", over="ignore"):
+        times = -np.log1p(-numbers) / probabilities[order]
+    return [int(token) for token in tokens[order][times.argmin(-1)]]
 
 
 OPTIONS = [
     {},
+    {"temperature": 1e-5},
+    {"temperature": 0.01},
     {"temperature": 0.3},
     {"temperature": 2.0},
     {"temperature": 100.0},
@@ -87,29 +88,56 @@ OPTIONS = [
     {"top_p": 0.7, "min_p": 0.2},
     {"temperature": 1.7, "top_k": 6, "top_p": 0.8, "min_p": 0.15},
 ]
+LARGE = [
+    *OPTIONS,
+    {"top_k": 40, "top_p": 0.95},
+    {"top_k": 3000},
+    {"temperature": 30.0, "top_p": 0.9},
+    {"min_p": 1e-5},
+]
+
+
+# Against the race of all
 
 
 @WAYS
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_one_uniform_number_picks_from_what_the_filters_leave(options: dict[str, Any], by: Selection) -> None:
+def test_the_winner_is_that_of_a_race_of_all_that_the_filters_leave(options: dict[str, Any], by: Selection) -> None:
     sampling = Sampling(**{"temperature": 1.0, **options})
     for seed in range(20):
         logits = logits_of(seed)
-        uniforms = [0.0, *(uniform(seed, place) for place in range(40)), 1 - 2**-53]
-        assert_picks(drawn(logits, sampling, uniforms, by), uniforms, *filtered(logits, sampling))
+        logits = (logits * 2).round() / 2 if seed % 2 else logits  # many are equal
+        assert chosen(logits, sampling, KEYS[:100], by) == winners(*filtered(logits, sampling), KEYS[:100])
 
 
 @WAYS
-@pytest.mark.parametrize(
-    "options", [*OPTIONS, {"top_k": 40, "top_p": 0.95}, {"top_k": 3000}, {"temperature": 30.0, "top_p": 0.9}], ids=str
-)
+@pytest.mark.parametrize("options", LARGE, ids=str)
 def test_a_large_vocabulary_is_no_other(options: dict[str, Any], by: Selection) -> None:
     """Where the most probable tokens decide at once, where more must be looked at, and where all."""
     sampling = Sampling(**{"temperature": 1.0, **options})
     for seed, spread in enumerate((3.0, 1.0, 0.05)):
         logits = logits_of(seed, 20_011, spread)
-        uniforms = [0.0, 0.1, 0.5, 0.9, 0.99, 1 - 2**-53]
-        assert_picks(drawn(logits, sampling, uniforms, by), uniforms, *filtered(logits, sampling))
+        for given in (logits, logits.bfloat16().float()):
+            keys = KEYS[seed * 20 : seed * 20 + 12]
+            assert chosen(given, sampling, keys, by) == winners(*filtered(given, sampling), keys)
+
+
+@WAYS
+@pytest.mark.parametrize("temperature", [1e-5, 0.5, 1.0, 2.0])
+def test_all_tokens_race_though_few_are_looked_at(temperature: float, by: Selection) -> None:
+    """Nearly all, half, a few and none of the winners are beyond the most probable thousand."""
+    sampling = Sampling(temperature=temperature)
+    for seed, logits in enumerate(
+        (
+            torch.zeros(50_021),
+            logits_of(1, 50_021, 1e-3),
+            logits_of(2, 50_021, 2.0),
+            torch.arange(1.0, 50_022).log().mul(-1.2),
+            torch.cat([torch.zeros(50_000), torch.tensor([10.0])]),
+        )
+    ):
+        keys = KEYS[seed * 100 : seed * 100 + 25]
+        assert chosen(logits, sampling, keys, by) == winners(*filtered(logits, sampling), keys)
 
 
 @WAYS
@@ -117,12 +145,11 @@ def test_a_large_vocabulary_is_no_other(options: dict[str, Any], by: Selection) 
 def test_the_most_probable_tokens_decide_alone_or_not_at_all(options: dict[str, Any], by: Selection) -> None:
     """However few are looked at first, they give what all give, or nothing."""
     sampling = Sampling(**{"temperature": 1.0, **options})
-    uniforms = EVENLY[::200]
     settled = 0
     for seed in range(5):
         # As in bfloat16 many logits are equal, so that the border falls among such.
-        logits = (logits_of(seed, 500) * 4).round().div(4).repeat(len(uniforms), 1)
-        given = (logits.amax(-1), [sampling] * len(uniforms), uniforms)
+        logits = (logits_of(seed, 500) * 4).round().div(4).repeat(20, 1)
+        given = (logits.amax(-1), [sampling] * 20, KEYS[:20])
         every = draw(logits, *given, 500, by)
         assert (every != UNSETTLED).all()
         for most in (1, 2, 7, 60, 499):
@@ -130,6 +157,33 @@ def test_the_most_probable_tokens_decide_alone_or_not_at_all(options: dict[str, 
             assert (found[found != UNSETTLED] == every[found != UNSETTLED]).all()
             settled += int((found != UNSETTLED).sum())
     assert settled > 50
+
+
+@WAYS
+def test_logarithms_of_a_library_never_decide(by: Selection) -> None:
+    """The second token has the logit at which both would win at once, to a few parts in 10 ** 10; one formula decides."""
+    close = 0
+    for given in (key(8, place) for place in range(3000)):
+        first, second = (
+            -math.log(-math.log1p(-((number + 0.5) * UNIT)))
+            for number in drawn(torch.tensor([given]), torch.arange(2)).tolist()
+        )
+        logits = torch.tensor([[0.0, first - second]])
+        distance = first - (second + float(logits[0, 1]))
+        if logits[0, 1] > 0.0 or abs(distance) > 5e-10:
+            continue
+        close += 1
+        alone = draw(logits, logits.amax(-1), [Sampling(temperature=1.0)], [given], 2, by)
+        assert alone.tolist() == [0 if distance >= 0 else 1]
+        # Among a thousand of no probability, where those that are looked at first do not settle it.
+        wide = torch.cat([logits, torch.full((1, 998), -1e4)], -1)
+        first_look = draw(wide, wide.amax(-1), [Sampling(temperature=1.0)], [given], 10, by)
+        assert first_look.tolist() == [UNSETTLED]
+        assert chosen(wide[0], Sampling(temperature=1.0), [given], by) == alone.tolist()
+    assert close > 10
+
+
+# Filters
 
 
 @WAYS
@@ -149,7 +203,7 @@ def test_each_filter_alone_keeps_the_tokens_that_transformers_keeps(
     for seed in range(6):
         logits = logits_of(seed, count=6, spread=1.0)
         kept = torch.isfinite(warper(None, logits[None])[0]).nonzero().flatten().tolist()
-        assert set(drawn(logits, Sampling(temperature=1.0, **options), EVENLY, by)) == set(kept)
+        assert set(chosen(logits, Sampling(temperature=1.0, **options), KEYS, by)) == set(kept)
 
 
 @WAYS
@@ -168,17 +222,16 @@ def test_the_whole_chain_gives_the_distribution_of_transformers_chain(by: Select
             ]
         )
         probabilities = chain(None, logits[None])[0].double().softmax(-1).numpy()
-        tokens = np.argsort(-probabilities, kind="stable")[: (probabilities > 0).sum()]
-        found = drawn(logits, Sampling(**options), EVENLY, by)
-        assert set(found) == set(tokens.tolist())
-        assert_picks(found, EVENLY, tokens, probabilities[tokens])
+        found = chosen(logits, Sampling(**options), KEYS, by)
+        assert found == winners(np.arange(200), probabilities, KEYS)
+        assert set(found) == set(np.flatnonzero(probabilities))
 
 
 @WAYS
 def test_top_p_stops_at_the_token_that_reaches_it(by: Selection) -> None:
     logits = torch.tensor([0.125, 0.5, 0.25, 0.125]).log()
     for top_p, kept in ((0.0, {1}), (0.5, {1}), (0.51, {1, 2}), (0.75, {1, 2}), (0.76, {0, 1, 2}), (1.0, {0, 1, 2, 3})):
-        assert set(drawn(logits, Sampling(temperature=1.0, top_p=top_p), EVENLY, by)) == kept, top_p
+        assert set(chosen(logits, Sampling(temperature=1.0, top_p=top_p), KEYS, by)) == kept, top_p
 
 
 @WAYS
@@ -191,52 +244,15 @@ def test_temperature_comes_before_the_filters(by: Selection) -> None:
         ({"temperature": 1.0, "min_p": 0.5}, {0, 1}),
         ({"temperature": 3.0, "min_p": 0.5}, {0, 1, 2}),
     ):
-        assert set(drawn(logits, Sampling(**options), EVENLY, by)) == kept
+        assert set(chosen(logits, Sampling(**options), KEYS, by)) == kept
 
 
 @WAYS
-def test_tokens_of_one_probability_stand_in_the_order_of_their_ids(by: Selection) -> None:
-    few = EVENLY[::100]
-    assert set(drawn(torch.zeros(9), Sampling(temperature=1.0, top_k=3), EVENLY, by)) == {0, 1, 2}
-    assert set(drawn(torch.zeros(5000), Sampling(temperature=1.0, top_k=3), few, by)) == {0, 1, 2}
-    assert drawn(torch.zeros(9), Sampling(temperature=1.0, min_p=1.0), EVENLY[::500], by) == sorted(range(9))[:8]
-    assert drawn(torch.zeros(5000), Sampling(temperature=1.0), few, by) == [int(number * 5000) for number in few]
-
-
-# 99.99 % of the chi-square distribution with so many degrees of freedom (Abramowitz and Stegun, table 26.8).
-CRITICAL = {3: 21.1, 5: 25.7, 11: 37.4}
-
-
-@WAYS
-@pytest.mark.parametrize("options, freedom", [({}, 11), ({"temperature": 0.7, "top_k": 6}, 5), ({"top_k": 4}, 3)])
-def test_drawn_tokens_are_distributed_as_the_filters_say(options: dict[str, Any], freedom: int, by: Selection) -> None:
-    sampling = Sampling(**{"temperature": 1.0, **options})
-    logits, draws = logits_of(3, spread=0.7), 8000
-    counts = Counter(drawn(logits, sampling, [uniform(11, place) for place in range(draws)], by))
-    tokens, probabilities = filtered(logits, sampling)
-    assert set(counts) <= set(tokens.tolist()) and len(tokens) == freedom + 1
-    expected = probabilities * draws
-    found = np.array([counts[int(token)] for token in tokens])
-    assert float(((found - expected) ** 2 / expected).sum()) < CRITICAL[freedom]
-
-
-@WAYS
-def test_near_distributions_mostly_give_one_token_for_one_number(by: Selection) -> None:
-    """As often as the intervals of a token overlap, when each distribution stands in its own order."""
-    sampling = Sampling(temperature=0.7, top_p=0.95)
-    for seed in range(5):
-        logits = logits_of(seed, 1000, 5.0)
-        near = logits + logits_of(seed + 100, 1000, 0.1)
-        one, other = (_intervals(*filtered(given, sampling)) for given in (logits, near))
-        overlap = sum(max(0.0, min(one[t][1], other[t][1]) - max(one[t][0], other[t][0])) for t in {*one} & {*other})
-        pairs = zip(drawn(logits, sampling, EVENLY, by), drawn(near, sampling, EVENLY, by), strict=True)
-        agreed = sum(first == second for first, second in pairs) / len(EVENLY)
-        assert abs(agreed - overlap) < 1e-3 and agreed > 0.75
-
-
-def _intervals(tokens: np.ndarray, probabilities: np.ndarray) -> dict[int, tuple[float, float]]:
-    sums = probabilities.cumsum()
-    return {int(token): (end - size, end) for token, end, size in zip(tokens, sums, probabilities, strict=True)}
+def test_of_tokens_of_one_probability_the_lowest_stay(by: Selection) -> None:
+    assert set(chosen(torch.zeros(9), Sampling(temperature=1.0, top_k=3), KEYS, by)) == {0, 1, 2}
+    assert set(chosen(torch.zeros(5000), Sampling(temperature=1.0, top_k=3), KEYS[:60], by)) == {0, 1, 2}
+    assert set(chosen(torch.zeros(9), Sampling(temperature=1.0, min_p=1.0), KEYS, by)) == {*range(9)}
+    assert max(chosen(torch.zeros(5000), Sampling(temperature=1.0, top_p=0.5), KEYS[:60], by)) in range(2300, 2500)
 
 
 @WAYS
@@ -244,7 +260,93 @@ def test_a_very_improbable_tail_is_never_out_of_range(by: Selection) -> None:
     for height, temperature in ((30.0, 1.0), (1e38, 1e-4), (3e38, 1e-5)):
         logits = torch.full((50_000,), -height)
         logits[7] = height
-        assert drawn(logits, Sampling(temperature=temperature), [0.0, 0.5, 1 - 2**-53], by) == [7, 7, 7]
-    alone = torch.full((3000,), -torch.inf)
-    alone[2999] = -5.0
-    assert drawn(alone, Sampling(temperature=2.0, top_p=0.9), [0.0, 1 - 2**-53], by) == [2999, 2999]
+        assert chosen(logits, Sampling(temperature=temperature), KEYS[:3], by) == [7, 7, 7]
+
+
+@WAYS
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.0001}], ids=str)
+def test_tokens_that_are_ruled_out_never_win(options: dict[str, Any], by: Selection) -> None:
+    sampling = Sampling(temperature=2.0, **options)
+    for left in ([2999], [5, 2998], [*range(1000, 1400)]):
+        logits = torch.full((40, 3000), -torch.inf)
+        logits[:, left] = -5.0
+        found = draw(logits, logits.amax(-1), [sampling] * 40, KEYS[:40], 3000, by)
+        assert set(found.tolist()) <= set(left)
+        few = draw(logits, logits.amax(-1), [sampling] * 40, KEYS[:40], 64, by)
+        assert ((few == found) | (few == UNSETTLED)).all() and (options or (few == found).all())
+
+
+# Distributions
+
+
+def critical(freedom: int) -> float:
+    """99.99 % of the chi-square distribution (Wilson and Hilferty 1931)."""
+    part = 2 / (9 * freedom)
+    return float(freedom * (1 - part + 3.719 * part**0.5) ** 3)
+
+
+def assert_distributed(found: Sequence[int], groups: Sequence[Sequence[int]], probabilities: Sequence[float]) -> None:
+    counts = Counter(found)
+    counted = np.array([sum(counts.pop(token, 0) for token in group) for group in groups])
+    assert not counts
+    expected = np.array(probabilities) * len(found)
+    assert expected.min() > 5 and expected.sum() == pytest.approx(len(found))
+    assert float(((counted - expected) ** 2 / expected).sum()) < critical(len(groups) - 1)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "options, left",
+    [
+        ({}, 12),
+        ({"temperature": 2.0}, 12),
+        ({"temperature": 0.7, "top_k": 6}, 6),
+        ({"top_k": 4}, 4),
+        ({"top_p": 0.8}, 8),
+        ({"min_p": 0.3}, 9),
+    ],
+)
+def test_tokens_are_distributed_as_the_filters_say(options: dict[str, Any], left: int, by: Selection) -> None:
+    sampling = Sampling(**{"temperature": 1.0, **options})
+    logits = logits_of(3, spread=0.7)
+    tokens, probabilities = filtered(logits, sampling)
+    assert len(tokens) == left
+    found = chosen(logits, sampling, [key(11, place) for place in range(8000)], by)
+    assert_distributed(found, [[int(token)] for token in tokens], probabilities.tolist())
+
+
+@WAYS
+def test_a_large_vocabulary_is_distributed_as_its_probabilities_say(by: Selection) -> None:
+    """A third of the probability is beyond the most probable thousand; in groups of like probability."""
+    logits = torch.arange(1.0, 6001).log().mul(-0.8)[torch.randperm(6000, generator=torch.Generator().manual_seed(1))]
+    tokens, probabilities = filtered(logits, Sampling(temperature=1.0))
+    edges = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1024, 1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000]
+    found = [
+        token
+        for start in range(0, 6000, 500)
+        for token in chosen(logits, Sampling(temperature=1.0), [key(2, start + place) for place in range(500)], by)
+    ]
+    groups = [tokens[start:end].tolist() for start, end in zip(edges, edges[1:], strict=False)]
+    shares = [float(probabilities[start:end].sum()) for start, end in zip(edges, edges[1:], strict=False)]
+    assert sum(shares[12:]) > 0.3
+    assert_distributed(found, groups, shares)
+
+
+@WAYS
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.95}, {"top_k": 50, "temperature": 0.7}], ids=str)
+def test_near_distributions_agree_as_often_as_the_theory_says(options: dict[str, Any], by: Selection) -> None:
+    """Daliri, Musco and Suresh 2024: sum_i 1 / sum_j max(p_j / p_i, q_j / q_i)."""
+    sampling = Sampling(**{"temperature": 1.0, **options})
+    for seed in range(3):
+        logits = logits_of(seed, 1000, 3.0)
+        near = logits + logits_of(seed + 100, 1000, 0.1 * (1 + seed))
+        one, other = (np.zeros(1000) for _ in range(2))
+        for given, row in ((logits, one), (near, other)):
+            tokens, probabilities = filtered(given, sampling)
+            row[tokens] = probabilities
+        both = np.flatnonzero((one > 0) & (other > 0))
+        theory = sum(1 / np.maximum(one / one[token], other / other[token]).sum() for token in both)
+        pairs = zip(chosen(logits, sampling, KEYS, by), chosen(near, sampling, KEYS, by), strict=True)
+        agreed = sum(first == second for first, second in pairs) / len(KEYS)
+        assert abs(agreed - theory) < 4 * (theory * (1 - theory) / len(KEYS)) ** 0.5
+        assert theory > 0.95 * np.minimum(one, other).sum()  # what any coupling at all can reach

@@ -1,7 +1,7 @@
 """The next token of every row of a step at once.
 
-Read in this order: randomness (the number that a choice is made by), penalties (what changes logits), drawing (what a
-number picks).
+Read in this order: randomness (the numbers that a choice is made by), penalties (what changes logits), drawing (what
+wins by these numbers).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from bestiary.errors import BestiaryError, GenerationError
@@ -29,8 +28,8 @@ class Row:
     tokens: Sequence[int]
     """All so far, the prompt and drafts among them."""
     prompt_length: int
-    uniform: float
-    """The number in [0, 1) that picks (see `randomness.uniform`)."""
+    key: int
+    """What is drawn by (see `randomness.key`)."""
     breakers: frozenset[int]
     """Tokens over which DRY does not look."""
     ends: frozenset[int]
@@ -48,8 +47,8 @@ def choose_rows(logits: torch.Tensor, rows: Sequence[Row]) -> list[int | Bestiar
 
     The order is: DRY, frequency, presence and repetition penalty, bias, processors, `min_tokens`, grammar; then the
     most probable token (of equal ones the lowest), or a draw after temperature, top_k, top_p and min_p.  A row gives
-    the same, bit for bit, alone and among any others.  GenerationError for logits that are NaN or infinite (-inf may
-    stand beside finite ones), where no token is left, and for whatever a processor of the request's own raises.
+    the same, bit for bit, alone and among any others.  GenerationError where the model's logits are not all finite,
+    where no token is left, and for whatever a processor of the request's own raises.
     """
     return _chosen(logits, rows, selection_on(logits.device)) if rows else []
 
@@ -63,29 +62,28 @@ def logprobs_of(
     """
     if not tokens:
         return []
+    by = selection_on(logits.device)
     maxima = logits.amax(-1)
-    denominators = maxima.double() + log_totals(logits, maxima)
+    denominators = maxima.double() + log_totals(logits, maxima, by)
     chosen = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].double() - denominators
     best: list[list[tuple[int, float]]] = []
     for part, given in zip(torch.split(logits, 64), torch.split(denominators, 64), strict=True):
-        best += _most_probable(part, given, tops[len(best) : len(best) + len(part)])
+        best += _most_probable(part, given, tops[len(best) : len(best) + len(part)], by)
     return list(zip(chosen.tolist(), best, strict=True))
 
 
 def _most_probable(
-    logits: torch.Tensor, denominators: torch.Tensor, tops: Sequence[int]
+    logits: torch.Tensor, denominators: torch.Tensor, tops: Sequence[int], by: Selection
 ) -> list[list[tuple[int, float]]]:
     most = min(max(tops), logits.shape[-1])
     if not most:
         return [[] for _ in tops]
-    least = selection_on(logits.device).largest(logits, most)[:, -1:]
-    rows, tokens = (logits >= least).nonzero(as_tuple=True)
-    found = (logits[rows, tokens].double() - denominators[rows]).cpu().numpy()
-    row, token = rows.cpu().numpy(), tokens.cpu().numpy()
-    order = np.lexsort((token, -found, row))
-    starts = np.searchsorted(row, np.arange(len(tops)))
-    picked = [order[start : start + min(top, most)] for start, top in zip(starts, tops, strict=True)]
-    return [list(zip(token[places].tolist(), found[places].tolist(), strict=True)) for places in picked]
+    values, tokens = by.first(logits, most)
+    found = (values.double() - denominators[:, None]).tolist()
+    return [
+        list(zip(row[:top], numbers, strict=False))
+        for top, row, numbers in zip(tops, tokens.tolist(), found, strict=True)
+    ]
 
 
 _LOOKED_AT = (1 << 10, 1 << 14)
@@ -108,7 +106,8 @@ class _Source:
 
 def _chosen(logits: torch.Tensor, rows: Sequence[Row], by: Selection) -> list[int | BestiaryError]:
     maxima, tokens = by.maxima(logits)
-    faults = torch.where(maxima.isfinite(), 0, _BROKEN)
+    finite = (maxima < torch.inf) & (logits.amin(-1) > -torch.inf)  # NaN is in neither
+    faults = torch.where(finite, 0, _BROKEN)
     changed = [place for place, row in enumerate(rows) if changes(row)]
     sources = [_Source(logits, {place: place for place, row in enumerate(rows) if not changes(row)})]
     errors: dict[int, BestiaryError] = {}
@@ -127,8 +126,8 @@ def _chosen(logits: torch.Tensor, rows: Sequence[Row], by: Selection) -> list[in
             places = [place for place in source.rows if place in unsettled]
             if places:
                 samplings = [rows[place].sampling for place in places]
-                uniforms = [rows[place].uniform for place in places]
-                tokens[places] = draw(source.of(places), maxima[places], samplings, uniforms, most, by)
+                keys = [rows[place].key for place in places]
+                tokens[places] = draw(source.of(places), maxima[places], samplings, keys, most, by)
         found = torch.where(faults < 0, faults, tokens).tolist()  # here another device is waited for
         unsettled = {place for place in unsettled if found[place] == UNSETTLED}
         if not unsettled:

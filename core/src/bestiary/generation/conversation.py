@@ -102,14 +102,13 @@ class Conversations:
         offer = self._offer(options)
         tokens = self._encode(messages, options, offer)
         begun = _begun(messages, options.get("continue_final_message"), offer.reader)
-        stops = options.get("stop_tokens")
         return ChatRequest(
             tokens,
             self._grammar(options, offer, tokens, begun),
             {name: value for name, value in options.items() if name not in OPTIONS},
             offer.tools,
             offer.reader,
-            self._ends.union(stops if isinstance(stops, list | tuple | set | frozenset) else ()),
+            self._ends.union(_ids(options.get("stop_tokens"))),
             begun,
         )
 
@@ -153,7 +152,7 @@ class Conversations:
 
     def _reader(self, template: str, name: str | None) -> AnswerReader:
         if (template, name) not in self._readers:
-            format = tool_format(name, self._registry) if name else detect(template, self._registry)
+            format = detect(template, self._registry) if name is None else tool_format(name, self._registry)
             if format is None and self._named is not None:
                 format = tool_format(self._named, self._registry)
             self._readers[template, name] = AnswerReader(template, self._encoder.tokenizer, format, self._registry)
@@ -166,7 +165,8 @@ class Conversations:
         reader, required = offer.reader, offer.choice.mode == "required"
         strict = any(tool["function"].get("strict") for tool in offer.tools)
         if not offer.tools:
-            return given and framed(given, reader.form, reader.thinking(tokens, begun), self._special)
+            thinking = reader.thinking(tokens, begun)
+            return None if given is None else framed(given, reader.form, thinking, self._special)
         if given is not None:
             raise OptionError(
                 "A grammar for the answer does not go together with tools that the model may call.",
@@ -252,4 +252,11 @@ def _begun(messages: Any, continued: Any, reader: AnswerReader) -> bool | None:
         return True
     last = messages[-1] if isinstance(messages, Sequence) and messages else None
     content = last.get("content") if isinstance(last, Mapping) else None
-    return isinstance(content, str) and reader.inside(content)
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return reader.inside("".join(text for text in texts if isinstance(text, str)))
+
+
+def _ids(tokens: Any) -> list[int]:
+    """The token ids of an option that nobody has checked yet."""
+    return [token for token in tokens if isinstance(token, int)] if isinstance(tokens, list | tuple) else []

@@ -51,17 +51,21 @@ class ChatTemplate:
         repository: Repository,
         *,
         template: str | None = None,
+        carried: Mapping[str, str] | None = None,
         fallback: records.ChatTemplate | None = None,
         special_tokens: Mapping[str, str] | None = None,
         now: datetime | Callable[[], datetime] | None = None,
         workers: TemplateWorkers | None = None,
     ) -> Self:
-        """The first of: `template` (a jinja source, or the name of one of the model's), chat_template.jinja and
-        additional_chat_templates/*.jinja, tokenizer_config.json, chat_template.json, and `fallback` of the plugin.
+        """The first of: `template` (a jinja source, or the name of one of the model's), those that the weight file
+        carries, chat_template.jinja and additional_chat_templates/*.jinja, tokenizer_config.json, chat_template.json,
+        and `fallback` of the plugin.
 
         TemplateError where none of them has a template.
         """
-        found, source = find_templates(repository)
+        found, source = dict(carried or {}), f"{repository.origin}: the weight file"
+        if not found:
+            found, source = find_templates(repository)
         if not found and fallback is not None:
             found, source = {"default": fallback.jinja}, "the plugin's own template"
         if template in found:

@@ -15,6 +15,7 @@ from bestiary.adapters.residency import Adapters
 from bestiary.building import resident_bytes
 from bestiary.config import Config
 from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError
+from bestiary.generation.carried import carried_text
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion, collect
 from bestiary.generation.constraints.compiler import ConstraintCompiler
@@ -53,8 +54,9 @@ class TextPipeline:
     def __init__(self, identified: Identified, pull: Callable[[], LoadedModel]) -> None:
         recommended = generation_config(identified.repository)
         self.identified = identified
-        self.tokenizer = Tokenizer.from_repository(identified.repository)
-        self.chats = self._chat_encoder()
+        carried = carried_text(identified)
+        self.tokenizer = carried.tokenizer if carried else Tokenizer.from_repository(identified.repository)
+        self.chats = self._chat_encoder(carried.chat_templates if carried else {})
         self.sampling = defaults_from(recommended)
         loaded = pull()
         options = TextOptions(**loaded.options)
@@ -66,7 +68,8 @@ class TextPipeline:
         if options.compile:
             compile_blocks(loaded.model)
         self._weight_bytes = resident_bytes(loaded.model)
-        self.engine: Engine | None = make_engine(options, loaded, self.tokenizer, self._end_tokens(recommended))
+        ends = self._end_tokens(recommended) | (carried.end_tokens if carried else frozenset())
+        self.engine: Engine | None = make_engine(options, loaded, self.tokenizer, ends)
 
     # Completion
 
@@ -253,7 +256,7 @@ class TextPipeline:
             raise self.chats
         return self.chats
 
-    def _chat_encoder(self) -> ChatEncoder | TemplateError:
+    def _chat_encoder(self, carried: Mapping[str, str]) -> ChatEncoder | TemplateError:
         """The error is kept for the first chat: a model without a template can still continue text."""
         fallback = self.identified.architecture.chat_template
         if fallback and any(self.tokenizer.id(text) is None for text in fallback.stop):
@@ -261,7 +264,10 @@ class TextPipeline:
             fallback = None
         try:
             template = ChatTemplate.from_repository(
-                self.identified.repository, fallback=fallback, special_tokens=self.tokenizer.special_tokens
+                self.identified.repository,
+                carried=carried,
+                fallback=fallback,
+                special_tokens=self.tokenizer.special_tokens,
             )
         except TemplateError as error:
             return error

@@ -14,6 +14,7 @@ from bestiary.adapters.xlora_attach import attach_xlora
 from bestiary.adapters.xlora_files import XLORA_CONFIG, read_xlora
 from bestiary.config import read_json
 from bestiary.errors import OptionError, shown
+from bestiary.generation.carried import carried_text
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.memory import default_tokens
 from bestiary.generation.engine.scheduler import Limits
@@ -93,7 +94,9 @@ def _make_drafter(options: TextOptions, engine: Engine, loaded: LoadedModel) -> 
     if not isinstance(options.draft, str):
         raise OptionError(f"draft is {shown(options.draft)}.", fix='give "ngram", or the id of a smaller text model')
     identified = loaded.identified.other(options.draft)
-    if not Tokenizer.from_repository(identified.repository).same_tokens(engine.tokenizer):
+    carried = carried_text(identified)
+    spoken = carried.tokenizer if carried else Tokenizer.from_repository(identified.repository)
+    if not spoken.same_tokens(engine.tokenizer):
         raise OptionError(
             "The draft model has another vocabulary.",
             where=identified.repository.origin,

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bestiary.errors import GenerationError, RequestError
+from bestiary.generation.choosing import Row, choose_rows
 from bestiary.generation.constraints.compiler import ConstraintCompiler
 from bestiary.generation.constraints.grammar import (
     Grammar,
@@ -24,7 +25,8 @@ from bestiary.generation.constraints.grammar import (
 )
 from bestiary.generation.constraints.masks import apply_masks, packed, unpacked
 from bestiary.generation.constraints.state import ConstraintState
-from bestiary.generation.sampling import Sampling, choose
+from bestiary.generation.randomness import key
+from bestiary.generation.sampling import Sampling
 
 PERSON: Mapping[str, Any] = {
     "type": "object",
@@ -101,9 +103,10 @@ def generated(compiler: ConstraintCompiler, grammar: Grammar, seed: int, jump: b
             logits = torch.randn(rows, generator=randomness) * 3
             if len(tokens) > 200:
                 logits[closing] += 100.0
-            logits = state.apply(logits)
-            forced = [choose(logits, Sampling(temperature=1.0), randomness)]
-            assert logits[forced[0]] > -torch.inf
+            row = Row(Sampling(temperature=1.0), tokens, 0, key(seed, len(tokens)), frozenset(), frozenset(), state.mask())
+            [token] = choose_rows(logits[None], [row])
+            assert isinstance(token, int)
+            forced = [token]
         for token in forced:
             state.advance(token)
             tokens.append(token)

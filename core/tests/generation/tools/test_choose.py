@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bestiary.errors import ContestedModel, OptionError
+from bestiary.errors import InvalidPlugin, OptionError
 from bestiary.generation.tools.choose import detect, form_of, make_parser, parser_of, tool_format
 from bestiary.generation.tools.generic import GenericParser
 from bestiary.generation.tools.offered import Offered
@@ -136,10 +136,10 @@ def brought(*formats: tuple[str, ToolFormat]) -> Registry:
 def test_two_records_of_one_name_name_both_distributions() -> None:
     format = ToolFormat("toad", "toad:Parser", present=("croak",))
     registry = brought(("pond", format), ("lake", format))
-    with pytest.raises(ContestedModel, match="bestiary-lake, bestiary-pond") as raised:
+    with pytest.raises(InvalidPlugin, match="bestiary-lake, bestiary-pond") as raised:
         tool_format("toad", registry)
     assert raised.value.fix == "pip uninstall bestiary-pond"
-    with pytest.raises(ContestedModel, match="bestiary-lake, bestiary-pond"):
+    with pytest.raises(InvalidPlugin, match="bestiary-lake, bestiary-pond"):
         detect("croak", registry)
     assert detect("silence", registry) is None
 

@@ -14,7 +14,7 @@ from bestiary.generation.detokenizer import Detokenizer
 from bestiary.generation.engine.events import Ended
 from bestiary.generation.engine.sequence import Sequence
 from bestiary.generation.history import History
-from bestiary.generation.randomness import uniform
+from bestiary.generation.randomness import key
 from bestiary.generation.stop import StopStrings
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Choice:
             request.sampling,
             tokens,
             self.sequence.prompt_length,
-            uniform(self._seed, self.count + place),
+            key(self._seed, self.count + place),
             request.breakers,
             request.ends,
             None if state is None else state.mask(),

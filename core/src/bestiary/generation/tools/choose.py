@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bestiary.errors import ContestedModel, OptionError, shown
+from bestiary.errors import InvalidPlugin, OptionError, shown
 from bestiary.generation.tools.offered import Offered
 from bestiary.generation.tools.parser import ToolParser
 from bestiary.nearest import nearest
@@ -17,7 +17,7 @@ GENERIC = "bestiary.generation.tools.generic"
 
 
 def tool_format(name: object, registry: Registry | None = None) -> ToolFormat:
-    """The format of this name.  OptionError where no plugin brings it, ContestedModel where several do."""
+    """The format of this name.  OptionError where no plugin brings it, InvalidPlugin where several do."""
     records = (registry or default_registry()).records(ToolFormat)
     found = [(record, plugin) for record, plugin in records if record.name == name]
     if not found:
@@ -27,8 +27,8 @@ def tool_format(name: object, registry: Registry | None = None) -> ToolFormat:
         raise OptionError(f"There is no tool-call format {shown(name)}.", fix=fix)
     if len(found) > 1:
         owners = sorted(plugin.distribution for _, plugin in found)
-        raise ContestedModel(
-            f"{len(found)} plugins bring a tool-call format named {name!r}: {', '.join(owners)}.",
+        raise InvalidPlugin(
+            f'Several distributions bring a tool-call format named "{name}": {", ".join(owners)}.',
             fix=f"pip uninstall {owners[-1]}",
         )
     return found[0][0]

@@ -65,5 +65,5 @@ def json_value(rules: Rules, name: str, schema: Mapping[str, Any], definitions: 
     if '"$ref": "#"' in text or '"$ref": "#"' in json.dumps(definitions):
         raise RequestError("The format of the calls cannot write arguments in themselves.", where="#")
     whole = {**schema, "$defs": definitions} if definitions else schema
-    options = {"whitespace_pattern": r"[\x20]{1,8}"}
+    options = {"whitespace_pattern": r"[\x20]"}
     return rules.add(name, f"%json {json.dumps({**whole, 'x-guidance': options}, ensure_ascii=False)}")

@@ -54,7 +54,7 @@ class CallEnd:
 class CallCancel:
     """The call turned out malformed: it never was one, and all that was written of it follows as Text.
 
-    The next call takes the index again.  Who cannot take back what was sent uses `parser.Settled`.
+    The next call takes the index again.  Who cannot take back what was sent uses `parser.Settlement`.
     """
 
     index: int

@@ -37,6 +37,10 @@ GEMMA3 = {
 }
 
 
+STORED_NORMS = bestiary.map("**norm.weight", lambda weight, config: weight - 1)
+"""GGUF files have one added already, which these norms add to their weights."""
+
+
 @bestiary.hookimpl
 def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     return [
@@ -46,7 +50,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             f"bestiary_gemma.model:{build}",
             WEIGHTS,
             model_types=(model_type,),
-            gguf=(bestiary.Gguf(build, (bestiary.map("**norm.weight", lambda weight, c: weight - 1),)),),
+            gguf=(bestiary.Gguf(build, (STORED_NORMS,)),),
             chat_template=CHAT,
             defaults=defaults,
             tiny=f"bestiary_gemma.tiny:{build.upper()}",

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import bestiary
 from bestiary.gguf_rows import ROTARY_PAIRS
@@ -14,6 +13,7 @@ WEIGHTS = (
     bestiary.tie("lm_head.weight", "model.embed_tokens.weight"),
 )
 
+GGUF = (bestiary.Gguf("llama", ROTARY_PAIRS),)
 # Ministral 3 is published as a picture model around a text model, and the text model is what is built.
 TEXT_PART = (
     bestiary.drop("vision_tower.**"),
@@ -37,17 +37,19 @@ def _is_ministral3(evidence: bestiary.Evidence) -> bool | None:
 @bestiary.hookimpl
 def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     llama = partial(bestiary.Architecture, task="text", model="bestiary_llama.model:build", weights=WEIGHTS)
-    # GGUF files of Mixtral also say that they are of the architecture llama.
-    gguf: dict[str, Any] = {
-        "gguf": (bestiary.Gguf("llama", ROTARY_PAIRS),),
-        "probe": lambda seen: False if seen.gguf and seen.config.get("num_experts") else None,
-    }
     mistral = partial(llama, chat_template=MISTRAL, defaults={"sliding_window": 4096})
     ministral3 = partial(mistral, defaults=MINISTRAL3)
     tiny = "bestiary_llama.tiny:"
     around = {"weights": TEXT_PART + WEIGHTS, "probe": _is_ministral3, "tiny": f"{tiny}AROUND_MINISTRAL3"}
     return [
-        llama("LlamaForCausalLM", model_types=("llama",), chat_template=LLAMA3, tiny=f"{tiny}LLAMA", **gguf),
+        llama(
+            "LlamaForCausalLM",
+            model_types=("llama",),
+            chat_template=LLAMA3,
+            tiny=f"{tiny}LLAMA",
+            gguf=GGUF,
+            probe=_is_no_mixture,
+        ),
         mistral("MistralForCausalLM", model_types=("mistral",), tiny=f"{tiny}MISTRAL"),
         mistral("MinistralForCausalLM", model_types=("ministral",), tiny=f"{tiny}MINISTRAL"),
         ministral3("Ministral3ForCausalLM", model_types=("ministral3",), tiny=f"{tiny}MINISTRAL3"),

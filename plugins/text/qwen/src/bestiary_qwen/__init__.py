@@ -23,6 +23,10 @@ EXPERTS = (
 )
 
 
+STORED_GATE = bestiary.map("**.mlp.shared_expert_gate.weight", lambda weight, config: weight.reshape(1, -1))
+"""GGUF files have it as a vector."""
+
+
 def _is_chat_model(evidence: bestiary.Evidence) -> bool | None:
     """Qwen3-Embedding has the class name of the chat model; a sentence-transformers file beside it tells them apart."""
     return False if "config_sentence_transformers.json" in evidence.files else None
@@ -31,14 +35,13 @@ def _is_chat_model(evidence: bestiary.Evidence) -> bool | None:
 def _architecture(
     name: str, model_type: str, tiny: str, weights: tuple[object, ...] = WEIGHTS, **defaults: object
 ) -> bestiary.Architecture:
-    gate = bestiary.map("**.mlp.shared_expert_gate.weight", lambda weight, c: weight.reshape(1, -1))
     return bestiary.Architecture(
         name,
         "text",
         BUILD,
         weights,
         model_types=(model_type,),
-        gguf=(bestiary.Gguf(model_type.replace("_", ""), (gate,)),),
+        gguf=(bestiary.Gguf(model_type.replace("_", ""), (STORED_GATE,)),),
         probe=_is_chat_model,
         chat_template=CHATML,
         defaults={"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28, **defaults},
