@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import bestiary
-from bestiary.generation.answer import AnswerReader
 import bestiary_demo
+from bestiary.generation.answer import AnswerReader
 
 HERE = Path(__file__).parent
 WEATHER = {

@@ -42,14 +42,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     tiny = "bestiary_llama.tiny:"
     around = {"weights": TEXT_PART + WEIGHTS, "probe": _is_ministral3, "tiny": f"{tiny}AROUND_MINISTRAL3"}
     return [
-        llama(
-            "LlamaForCausalLM",
-            model_types=("llama",),
-            chat_template=LLAMA3,
-            tiny=f"{tiny}LLAMA",
-            gguf=GGUF,
-            probe=_is_no_mixture,
-        ),
+        llama("LlamaForCausalLM", model_types=("llama",), chat_template=LLAMA3, tiny=f"{tiny}LLAMA", gguf=GGUF),
         mistral("MistralForCausalLM", model_types=("mistral",), tiny=f"{tiny}MISTRAL"),
         mistral("MinistralForCausalLM", model_types=("ministral",), tiny=f"{tiny}MINISTRAL"),
         ministral3("Ministral3ForCausalLM", model_types=("ministral3",), tiny=f"{tiny}MINISTRAL3"),
