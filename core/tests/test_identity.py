@@ -92,12 +92,18 @@ def test_a_probe_that_fails_has_no_opinion(caplog: pytest.LogCaptureFixture) -> 
     assert "StrangeModel" in caplog.text and "org/model" in caplog.text
 
 
-def test_a_gguf_file_is_claimed_by_its_architecture_alone() -> None:
+def test_a_gguf_file_is_claimed_by_its_architecture_and_its_class() -> None:
+    """One architecture of the format may stand for several classes, as "llama" does for Mixtral."""
     one = plugin("a", architecture("OneForCausalLM", gguf=(Gguf("one"), Gguf("uno")), model_types=("two",)))
     two = plugin("b", architecture("TwoForCausalLM", gguf=(Gguf("two"),)))
-    given = Evidence(("model.gguf",), {"architectures": ["OneForCausalLM"]}, gguf="two")
-    assert owner_of(given, one, two) == "b"
+    assert owner_of(Evidence(("model.gguf",), {"model_type": "two"}, gguf="two"), one, two) == "b"
     assert owner_of(Evidence(("model.gguf",), gguf="uno"), one, two) == "a"
+    mixture = architecture("MixtureForCausalLM", gguf=(Gguf("two"),))
+    for name, owner in (("TwoForCausalLM", "b"), ("MixtureForCausalLM", "c")):
+        given = Evidence(("model.gguf",), {"architectures": [name]}, gguf="two")
+        assert owner_of(given, one, two, plugin("c", mixture)) == owner
+    with pytest.raises(MissingPlugin):
+        identify(given, registry(one, two))
 
 
 def test_a_model_index_is_claimed_by_its_class() -> None:
