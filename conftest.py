@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A machine that is busy with other things is slow at times, which says nothing of the code.
+hypothesis.settings.register_profile("bestiary", deadline=None)
+hypothesis.settings.load_profile("bestiary")
 
 
 @pytest.fixture(scope="session")

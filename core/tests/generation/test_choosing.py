@@ -1,5 +1,6 @@
 """Choosing for all rows of a step at once: a row gives what it gives alone, and fails alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,13 +86,13 @@ def test_not_one_bit_of_a_row_depends_on_its_neighbours(options: dict[str, Any])
     options = {"temperature": 1.0, **options}
     logits = logits_of(9, 1, 30_011)
     rows = []
-    for given in (key(1, place) for place in range(12)):
+    for own in (key(1, place) for place in range(12)):
         low, high = 0.0, 1.0
-        first = choose_rows(logits, [row(given, top_p=low, **options)])
+        first = choose_rows(logits, [row(own, top_p=low, **options)])
         while (middle := (low + high) / 2) not in (low, high):
-            same = choose_rows(logits, [row(given, top_p=middle, **options)]) == first
+            same = choose_rows(logits, [row(own, top_p=middle, **options)]) == first
             low, high = (middle, high) if same else (low, middle)
-        rows += [row(given, top_p=low, **options), row(given, top_p=high, **options)]
+        rows += [row(own, top_p=low, **options), row(own, top_p=high, **options)]
     alone = [choose_rows(logits, [single])[0] for single in rows]
     assert sum(one != other for one, other in zip(alone[::2], alone[1::2], strict=True)) > 5
     several = torch.cat([logits.repeat(len(rows), 1), logits_of(4, 13, 30_011)])
@@ -133,17 +134,18 @@ def test_no_temperature_takes_the_best_token_whatever_the_key(temperature: float
 
 def test_penalties_come_before_temperature_and_filters_as_in_transformers() -> None:
     tokens = [3, 4, 5, 3, 40, 4]
+    context: Any = torch.tensor([tokens])
     for seed in range(10):
         logits = logits_of(seed, 1, 60)
         chain = LogitsProcessorList(
             [RepetitionPenaltyLogitsProcessor(1.8), TemperatureLogitsWarper(0.6), TopKLogitsWarper(10)]
         )
-        probabilities = chain(torch.tensor([tokens]), logits.clone())[0].double().softmax(-1)
+        probabilities = chain(context, logits.clone())[0].double().softmax(-1)
         keys = [key(seed, place) for place in range(50)]
         numbers = (drawn(torch.tensor(keys)[:, None], torch.arange(60)).double() + 0.5) * UNIT
         expected = ((-numbers).log1p() / probabilities).argmax(-1).tolist()
-        options = {"repetition_penalty": 1.8, "temperature": 0.6, "top_k": 10}
-        rows = [row(given, tokens, **options) for given in keys]
+        options: dict[str, Any] = {"repetition_penalty": 1.8, "temperature": 0.6, "top_k": 10}
+        rows = [row(own, tokens, **options) for own in keys]
         assert choose_rows(logits.repeat(50, 1), rows) == expected
 
 
@@ -160,7 +162,12 @@ def test_a_mask_comes_last_and_leaves_only_what_it_allows() -> None:
 
 def test_a_history_changes_the_cost_and_no_token() -> None:
     tokens = [1, 2, 3] * 50
-    options = {"dry_multiplier": 0.7, "frequency_penalty": 0.3, "repetition_penalty": 1.2, "temperature": 1.0}
+    options: dict[str, Any] = {
+        "dry_multiplier": 0.7,
+        "frequency_penalty": 0.3,
+        "repetition_penalty": 1.2,
+        "temperature": 1.0,
+    }
     history, source = History(), np.random.default_rng(0)
     for step in range(40):
         logits = logits_of(step, 3, 200)
@@ -169,16 +176,10 @@ def test_a_history_changes_the_cost_and_no_token() -> None:
             Row(Sampling(**options), tokens + drafts[:place], 150, key(5, step + place), NONE, NONE)
             for place in range(3)
         ]
-        followed = [
-            Row(*(getattr(single, name) for name in ROW[:6]), drafts=place, history=history)
-            for place, single in enumerate(rows)
-        ]
+        followed = [replace(single, drafts=place, history=history) for place, single in enumerate(rows)]
         found = choose_rows(logits, followed)
         assert found == choose_rows(logits, rows)
         tokens = [*tokens, *plain(found)[: 1 + step % 3]]  # type: ignore[list-item]
-
-
-ROW = ("sampling", "tokens", "prompt_length", "key", "breakers", "ends")
 
 
 # What fails

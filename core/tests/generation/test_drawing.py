@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ def filtered(logits: torch.Tensor, sampling: Sampling) -> tuple[np.ndarray, np.n
     tokens = np.argsort(-probabilities, kind="stable")
     if sampling.top_k:
         tokens = tokens[: sampling.top_k]
-    kept, total = [], 0.0
+    kept: list[int] = []
+    total = 0.0
     for token in tokens:
         if not kept or total < sampling.top_p or sampling.top_p == 1.0:
             kept.append(token)
@@ -161,7 +163,7 @@ def test_the_most_probable_tokens_decide_alone_or_not_at_all(options: dict[str, 
 
 @WAYS
 def test_logarithms_of_a_library_never_decide(by: Selection) -> None:
-    """The second token has the logit at which both would win at once, to a few parts in 10 ** 10; one formula decides."""
+    """Where the second token's logit is that at which both would win at once, to a few parts in 10 ** 10."""
     close = 0
     for given in (key(8, place) for place in range(3000)):
         first, second = (
@@ -208,9 +210,10 @@ def test_each_filter_alone_keeps_the_tokens_that_transformers_keeps(
 
 @WAYS
 def test_the_whole_chain_gives_the_distribution_of_transformers_chain(by: Selection) -> None:
+    no_tokens: Any = None
     for seed in range(8):
         logits = logits_of(seed, count=200, spread=3.0)
-        options = {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.02}
+        options: dict[str, Any] = {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "min_p": 0.02}
         # transformers' top_p is of what top_k left; ours is of the whole.
         share = (logits / 0.8).softmax(-1).topk(20).values.sum().item()
         chain = LogitsProcessorList(
@@ -221,7 +224,7 @@ def test_the_whole_chain_gives_the_distribution_of_transformers_chain(by: Select
                 MinPLogitsWarper(0.02),
             ]
         )
-        probabilities = chain(None, logits[None])[0].double().softmax(-1).numpy()
+        probabilities = chain(no_tokens, logits[None])[0].double().softmax(-1).numpy()
         found = chosen(logits, Sampling(**options), KEYS, by)
         assert found == winners(np.arange(200), probabilities, KEYS)
         assert set(found) == set(np.flatnonzero(probabilities))
@@ -237,13 +240,14 @@ def test_top_p_stops_at_the_token_that_reaches_it(by: Selection) -> None:
 @WAYS
 def test_temperature_comes_before_the_filters(by: Selection) -> None:
     logits = torch.tensor([0.5, 0.3, 0.2]).log()
-    for options, kept in (
+    cases: list[tuple[dict[str, Any], set[int]]] = [
         ({"temperature": 1.0, "top_p": 0.6}, {0, 1}),
         ({"temperature": 0.1, "top_p": 0.6}, {0}),
         ({"temperature": 100.0, "top_p": 0.7}, {0, 1, 2}),
         ({"temperature": 1.0, "min_p": 0.5}, {0, 1}),
         ({"temperature": 3.0, "min_p": 0.5}, {0, 1, 2}),
-    ):
+    ]
+    for options, kept in cases:
         assert set(chosen(logits, Sampling(**options), KEYS, by)) == kept
 
 
@@ -326,8 +330,8 @@ def test_a_large_vocabulary_is_distributed_as_its_probabilities_say(by: Selectio
         for start in range(0, 6000, 500)
         for token in chosen(logits, Sampling(temperature=1.0), [key(2, start + place) for place in range(500)], by)
     ]
-    groups = [tokens[start:end].tolist() for start, end in zip(edges, edges[1:], strict=False)]
-    shares = [float(probabilities[start:end].sum()) for start, end in zip(edges, edges[1:], strict=False)]
+    groups = [tokens[start:end].tolist() for start, end in pairwise(edges)]
+    shares = [float(probabilities[start:end].sum()) for start, end in pairwise(edges)]
     assert sum(shares[12:]) > 0.3
     assert_distributed(found, groups, shares)
 

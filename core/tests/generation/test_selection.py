@@ -83,9 +83,9 @@ def test_scores_are_those_of_the_race(by: Selection) -> None:
     scaled = torch.tensor([[0.0, -3.5, -80.0], [-torch.inf, 0.0, -1e-3], [0.0, -1e30, -0.0]])
     found = by.scores(scaled, torch.tensor(keys)[:, None], torch.tensor([tokens] * 3))
     assert found.dtype == torch.float64
-    for given, values, row in zip(keys, scaled.tolist(), found.tolist(), strict=True):
+    for own, values, row in zip(keys, scaled.tolist(), found.tolist(), strict=True):
         for value, token, score in zip(values, tokens, row, strict=True):
-            number = (drawn(torch.tensor(given), torch.tensor(token)).item() + 0.5) * UNIT
+            number = (drawn(torch.tensor(own), torch.tensor(token)).item() + 0.5) * UNIT
             assert score == pytest.approx(value - math.log(-math.log(1 - number)), abs=1e-12)
 
 
@@ -93,8 +93,8 @@ def test_scores_are_those_of_the_race(by: Selection) -> None:
 def test_tokens_below_a_limit_are_all_found(by: Selection) -> None:
     keys, limits = [key(2, place) for place in range(4)], [0.0, 1e-4, 0.03, 5.0]
     found = by.below(keys, torch.tensor(limits, dtype=torch.float64), 30_000)
-    for given, limit, tokens in zip(keys, limits, found.tolist(), strict=True):
-        numbers = (drawn(np.array([given]), np.arange(30_000)) + 0.5) * UNIT
+    for own, limit, tokens in zip(keys, limits, found.tolist(), strict=True):
+        numbers = (drawn(np.array([own]), np.arange(30_000)) + 0.5) * UNIT
         assert set(np.flatnonzero(numbers < limit)) <= set(tokens) <= set(range(30_000))
 
 

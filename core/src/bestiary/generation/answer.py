@@ -63,7 +63,7 @@ class AnswerStream:
 
     def finish(self) -> tuple[Event, ...]:
         """The rest, after the last chunk."""
-        return tuple(self._texts.taken_out(self._parser.finish()))
+        return tuple(self._texts.taken_out(self._parser.finish(), last=True))
 
     def _read(self, text: str) -> list[Event]:
         return self._texts.taken_out(self._parser.push(text)) if text else []

@@ -22,8 +22,8 @@ from bestiary.generation.selection import Selection
 UNSETTLED = -1
 """In place of a token: the most probable ones that were looked at do not decide it."""
 _NEAR = 1e-9
-"""Scores that differ by less are computed again by one formula for all devices: the logarithms of a library may differ
-in the last bit, from device to device and from place to place in a vector.  Winning scores are below 40."""
+"""Scores that differ by less are computed again, one by one and by one formula for all devices: the logarithms of a
+library may differ in the last bit, from device to device and from place to place in a vector."""
 
 
 def draw(
@@ -40,7 +40,7 @@ def draw(
     the lower first; then the race by the row's key.  `maxima` [N] are the rows' largest logits.
     """
     most = min(most, logits.shape[-1])
-    # A CPU works within its cache, where a row beyond its most probable tokens is never a tensor; others spare memory.
+    # On a CPU a part works on the most probable tokens within its cache, on other devices on all tokens, to spare memory.
     step = _at_once(most, 1 << 18) if logits.device.type == "cpu" else _at_once(logits.shape[-1], 1 << 24)
     return torch.cat(
         [
@@ -77,7 +77,8 @@ def _draw(
         scaled = scaled.masked_fill(torch.arange(most, device=logits.device) >= stay, -torch.inf)
     scores = by.scores(scaled, own, tokens)
     if most < vocabulary and not all(filtered):
-        # Of the less probable tokens only those with low numbers can win, and none where a filter ends before them.
+        # A less probable token wins only below the limit, which is 0 where a filter ends before; what is above its
+        # number, -log(1 - number), is then below too.
         limits = (scaled[:, -1:] - scores.amax(-1, keepdim=True) + 1e-6).exp()
         others = by.below(keys, limits[:, 0], vocabulary)
         further = by.scores(_scaled(logits.gather(1, others), maxima, temperatures), own, others)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-Integers = np.ndarray[Any, np.dtype[np.int64]]
+from bestiary.generation.history import Integers
+
 _Words = TypeVar("_Words", Integers, torch.Tensor)
 
 UNIT = 2.0**-52

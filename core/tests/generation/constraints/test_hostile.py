@@ -132,12 +132,12 @@ BAD: dict[str, tuple[Callable[[], Grammar | None], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_grammars_are_request_errors_within_a_second(demo: ConstraintCompiler, name: str) -> None:
     make, message = BAD[name]
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(RequestError, match=message):
         grammar = make()
         assert grammar is not None
         demo.compile(grammar)
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
 
 
 HARMLESS: dict[str, Callable[[], Grammar]] = {
@@ -153,13 +153,13 @@ HARMLESS: dict[str, Callable[[], Grammar]] = {
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_large_numbers_alone_cost_nothing(demo: ConstraintCompiler, name: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     state = demo.compile(HARMLESS[name]())
     for _ in range(5):
         if state.is_finished:
             break
         state.advance(int(state.allowed().nonzero()[0][-1]))
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
 
 
 CHAINS: dict[str, Grammar] = {

@@ -103,12 +103,11 @@ def generated(compiler: ConstraintCompiler, grammar: Grammar, seed: int, jump: b
             logits = torch.randn(rows, generator=randomness) * 3
             if len(tokens) > 200:
                 logits[closing] += 100.0
-            row = Row(
-                Sampling(temperature=1.0), tokens, 0, key(seed, len(tokens)), frozenset(), frozenset(), state.mask()
-            )
-            [token] = choose_rows(logits[None], [row])
-            assert isinstance(token, int)
-            forced = [token]
+            number = key(seed, len(tokens))
+            row = Row(Sampling(temperature=1.0), tokens, 0, number, frozenset(), frozenset(), state.mask())
+            [chosen] = choose_rows(logits[None], [row])
+            assert isinstance(chosen, int)
+            forced = [chosen]
         for token in forced:
             state.advance(token)
             tokens.append(token)
