@@ -1,4 +1,4 @@
-"""GGUF files in the networks of the plugins: plain ones give transformers' logits, packed ones those of their numbers."""
+"""GGUF files in the networks of the plugins: plain ones give transformers' logits, packed ones their numbers' own."""
 
 import importlib.util
 import json

@@ -112,5 +112,6 @@ def test_modules_stay_small() -> None:
 def test_the_llama_plugin_stays_small() -> None:
     """Six architectures in 120 lines, beside their tests' configurations and the formats of their tool calls."""
     folder = ROOT / "plugins/text/llama/src/bestiary_llama"
-    lines = {path.name: len(path.read_text().splitlines()) for path in folder.glob("*.py") if path.name not in ("tiny.py", "tools.py")}
+    own = [path for path in folder.glob("*.py") if path.name not in ("tiny.py", "tools.py")]
+    lines = {path.name: len(path.read_text().splitlines()) for path in own}
     assert sum(lines.values()) < 120, lines

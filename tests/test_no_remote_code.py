@@ -12,8 +12,8 @@ from bestiary.errors import BestiaryError, CheckpointError, MissingPlugin
 from bestiary.testing.reference import make_reference
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [path for place in ("core/src", "quant/src", "plugins") for path in (ROOT / place).rglob("src/**/*.py")] + sorted(
-    (ROOT / "core/src").rglob("*.py")
+SOURCES = sorted(
+    [*(ROOT / "core/src").rglob("*.py"), *(ROOT / "quant/src").rglob("*.py"), *(ROOT / "plugins").rglob("src/**/*.py")]
 )
 CALLS = {"eval", "exec", "compile", "__import__"}
 ATTRIBUTES = {"torch.load", "pickle.load", "pickle.loads", "numpy.load", "np.load", "os.system", "os.popen"}

@@ -14,6 +14,8 @@ _HOMES = {
     "Completion": "bestiary.generation.completion",
     "Sampling": "bestiary.generation.sampling",
     "BestiaryError": "bestiary.errors",
+    "Entry": "bestiary.zoo",
+    "Zoo": "bestiary.zoo",
     **dict.fromkeys(
         (
             "API",
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
     from bestiary.weights import split as split
     from bestiary.weights import stack as stack
     from bestiary.weights import tie as tie
+    from bestiary.zoo import Entry as Entry
+    from bestiary.zoo import Zoo as Zoo
 
 __all__ = ["__version__", *_HOMES]
 

@@ -40,7 +40,8 @@ def draw(
     the lower first; then the race by the row's key.  `maxima` [N] are the rows' largest logits.
     """
     most = min(most, logits.shape[-1])
-    # On a CPU a part works on the most probable tokens within its cache, on other devices on all tokens, to spare memory.
+    # A CPU looks at all tokens of one row at a time, and at the most probable ones of a part, within its cache; another
+    # device may look at all tokens of a part at once, in so much memory.
     step = _at_once(most, 1 << 18) if logits.device.type == "cpu" else _at_once(logits.shape[-1], 1 << 24)
     return torch.cat(
         [

@@ -372,7 +372,7 @@ def test_a_processor_that_fails_ends_its_own_request_alone(engine: Engine) -> No
 
 @pytest.mark.parametrize("value", [-math.inf, math.nan])
 def test_a_request_that_masks_every_token_is_an_error(engine: Engine, value: float) -> None:
-    with pytest.raises(GenerationError, match="No token is left|not finite"):
+    with pytest.raises(GenerationError, match=r"No token is left|not finite"):
         ask(engine, [1, 2, 3], processors=(lambda logits, tokens: logits * 0 + value,))
 
 

@@ -103,9 +103,7 @@ class Memory:
         return seen
 
 
-def steps(
-    scheduler: Scheduler, memory: Memory, wanted: dict[int, int], done: list[Sequence], forced: int = 0
-) -> Plan:
+def steps(scheduler: Scheduler, memory: Memory, wanted: dict[int, int], done: list[Sequence], forced: int = 0) -> Plan:
     """One step; drafts count as far as they are right, and sequences that have their `wanted` number of tokens go.
 
     `forced` tokens follow without a step, as a grammar may have it.
