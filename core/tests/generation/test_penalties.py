@@ -24,7 +24,7 @@ NONE: frozenset[int] = frozenset()
 def row(tokens: list[int] = TOKENS, prompt_length: int = 3, **options: Any) -> Row:
     named = {name: options.pop(name) for name in ("mask", "drafts", "history") if name in options}
     breakers, ends = options.pop("breakers", NONE), options.pop("ends", NONE)
-    return Row(Sampling(**options), tokens, prompt_length, 0.5, breakers, ends, **named)
+    return Row(Sampling(**options), tokens, prompt_length, 0, breakers, ends, **named)
 
 
 def changed(*arguments: Any, **options: Any) -> np.ndarray:
