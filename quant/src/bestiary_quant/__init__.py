@@ -18,6 +18,6 @@ def bestiary_loaders() -> Sequence[bestiary.Loader]:
             headers="bestiary_quant.gguf.checkpoint:open_header",
             identify="bestiary_quant.gguf.identity:identify",
             choose="bestiary_quant.gguf.selection:chosen",
-            text="bestiary_quant.gguf.text:text_of",
+            text="bestiary_quant.gguf_tokenizer.carried:carried_text",
         )
     ]

@@ -22,8 +22,8 @@ _MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 class ChatEncoder:
     """A chat template and a tokenizer: messages in, text or token ids out."""
 
-    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
-        self.template, self.tokenizer = template, tokenizer
+    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, most: int | None = None) -> None:
+        self.template, self.tokenizer, self.most = template, tokenizer, most
         texts = sorted(tokenizer.special_texts(), key=len, reverse=True)
         self._special = re.compile("|".join((_MARK.pattern, *map(re.escape, texts))))
 
@@ -41,9 +41,9 @@ class ChatEncoder:
         shielded = [self._shield(message, hidden) for message in _as_messages(messages)]
         text = self.render(shielded, **variables)
         if not hidden:
-            return self.tokenizer.encode(text, add_special_tokens=False)
+            return self.tokenizer.encode(text, add_special_tokens=False, most=self.most)
         first, *rest = _MARK.split(text)
-        tokens = self.tokenizer.encode(first, add_special_tokens=False)
+        tokens = self.tokenizer.encode(first, add_special_tokens=False, most=self.most)
         for mark, part in zip(rest[0::2], rest[1::2], strict=True):
             tokens += self.tokenizer.encode_after(hidden[int(mark)], allow_special=False)
             tokens += self.tokenizer.encode_after(part)

@@ -158,7 +158,7 @@ def _process(logits: torch.Tensor, place: int, row: Row) -> BestiaryError | None
                     f"A logits processor of the request returned {shown(getattr(made, 'shape', made))}; "
                     f"a tensor of {logits.shape[-1]} logits is due."
                 )
-            logits[place] = made.to(logits)
+            logits[place] = made.detach().to(logits)
     except BestiaryError as error:
         return error
     except Exception as error:

@@ -64,14 +64,27 @@ class Tokenizer:
         add_special_tokens: bool = True,
         allow_special: bool = True,
         max_bytes: int = MAX_BYTES,
+        most: int | None = None,
     ) -> list[int]:
         """Token ids of a text.
 
         `add_special_tokens` adds what the tokenizer puts around a text (BOS; not wanted after a chat template).
         `allow_special=False` is for text of strangers: "<|im_start|>" in it becomes ordinary tokens.
+        With `most`, a text whose beginning alone has far more tokens than that is refused before the rest is read.
         RequestError for a text above `max_bytes` of UTF-8 or with lone surrogates; TokenizerError where it is refused.
         """
         _check(text, max_bytes)
+        if most is not None:
+            # A text and its beginning differ at the border only; twice as many leaves no doubt.
+            size = 16 * most
+            while size < len(text):
+                found = len(self.encode(text[:size], add_special_tokens=False, allow_special=allow_special))
+                if found > 2 * most + 16:
+                    raise RequestError(
+                        f"The prompt has more than {found} tokens; the model's context holds {most}.",
+                        fix="shorten the prompt, or choose a model with a longer one",
+                    )
+                size *= 4
         backend = self._backend if allow_special else self._without_special()
         with rust_edge("encoding", self.origin):
             if len(text) >= _RELEASES:

@@ -82,7 +82,8 @@ class TextPipeline:
 
         The answer is being made from now on, whether it is read or not; close or forget the iterator to stop it.
         """
-        tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+        most = self._running().context_length
+        tokens = self.tokenizer.encode(prompt, most=most) if isinstance(prompt, str) else list(prompt)
         others = dict(options)
         return self._start(tokens, others, as_grammar(others.pop("grammar", None)), prompt)
 
@@ -133,11 +134,13 @@ class TextPipeline:
 
     async def agenerate(self, prompt: Prompt, **options: Any) -> Completion:
         """`generate` without blocking the event loop."""
-        return await asyncio.to_thread(self.generate, prompt, **options)
+        stream = await asyncio.to_thread(self.stream, prompt, **options)
+        return await _whole(stream, lambda: collect(stream))
 
     async def achat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
         """`chat` without blocking the event loop."""
-        return await asyncio.to_thread(self.chat, messages, **options)
+        stream = await asyncio.to_thread(self.stream_chat, messages, **options)
+        return await _whole(stream, stream.completion)
 
     async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Chunk]:
         """`stream` without blocking the event loop."""
@@ -253,7 +256,7 @@ class TextPipeline:
 
     def _chatting(self) -> ChatEncoder:
         if isinstance(self.chats, TemplateError):
-            raise self.chats
+            raise TemplateError(self.chats.what, where=self.chats.where, fix=self.chats.fix)
         return self.chats
 
     def _chat_encoder(self, carried: Mapping[str, str]) -> ChatEncoder | TemplateError:
@@ -270,8 +273,8 @@ class TextPipeline:
                 special_tokens=self.tokenizer.special_tokens,
             )
         except TemplateError as error:
-            return error
-        return ChatEncoder(template, self.tokenizer)
+            return error.with_traceback(None)  # it would keep the frames of whoever loads
+        return ChatEncoder(template, self.tokenizer, self.identified.config.text.get("max_position_embeddings"))
 
     def _end_tokens(self, recommended: Mapping[str, Any]) -> frozenset[int]:
         """Ids that end an answer, by generation_config.json or config.json, the tokenizer and the family's template."""
@@ -285,6 +288,12 @@ class TextPipeline:
             if token is not None:
                 ends.add(token)
         return frozenset(ends)
+
+
+async def _whole(stream: Stream | ChatStream, finish: Callable[[], Completion]) -> Completion:
+    """A whole answer, made in a worker thread; the request ends where nobody waits for it any more."""
+    with contextlib.closing(stream):
+        return await asyncio.to_thread(finish)
 
 
 async def _in_thread(chunks: Stream | ChatStream) -> AsyncIterator[Chunk]:

@@ -107,6 +107,8 @@ class Engine:
         Raises RequestError for a prompt that cannot be served, and Overloaded where too many requests wait already.
         The lease of an adapter is released when the request ends.
         """
+        if self._closed:
+            raise RequestError("The model is closed.", fix="load it again")
         check_constraint(constraint is not None, sampling)
         check_prompt(prompt, self.model.vocab_size, self.context_length)
         request = Request(
@@ -146,6 +148,8 @@ class Engine:
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence; beside the loop, in memory of its own."""
+        if self._closed:
+            raise RequestError("The model is closed.", fix="load it again")
         check_prompt(tokens, self.model.vocab_size, self.context_length)
         return score(self.model, tokens, self.cache.device)
 
@@ -179,6 +183,9 @@ class Engine:
         atexit.unregister(self._at_exit)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        # A stream that somebody still holds keeps the engine, and must not keep the weights.
+        for name in ("_runner", "model", "cache", "adapters", "drafter"):
+            self.__dict__.pop(name, None)
 
     # The loop
 
@@ -253,11 +260,13 @@ class Engine:
                 plan = self.drafter.draft(plan, self._active)
             result = self._runner.run(plan)
             outcomes = list(decide(result, self._active, self._born))
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            first = self._active[id(plan.work[0].sequence)]
-            self._fail(first.request, OutOfMemory(f"A step did not fit the memory: {error}"))
-            return
         except Exception as error:
+            if is_out_of_memory(error):
+                # Whoever brought the most tokens is why the step was so large.
+                largest = max(plan.work, key=lambda work: work.count)
+                request = self._active[id(largest.sequence)].request
+                self._fail(request, OutOfMemory(f"A step did not fit the memory: {error}"))
+                return
             log.exception("a step failed")
             fault = (
                 error if isinstance(error, BestiaryError) else GenerationError(f"A step of the model failed: {error!r}")
@@ -337,6 +346,13 @@ class Engine:
                 listener(event)
             except Exception:
                 log.exception("a listener failed")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Torch's allocator for CPUs has no exception of its own."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _loop(held: weakref.ref[Engine]) -> None:

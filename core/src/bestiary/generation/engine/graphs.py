@@ -137,6 +137,7 @@ class DecodeGraphs:
             for row, entry in enumerate(work):
                 found = slots_seen(entry, table, window, size)
                 seen[row, : len(found)], slots[row], lengths[row] = found, found[-1], len(found)
+                seen[row, len(found) :] = found[0]  # nobody else's, which may be NaN
             step.seen.copy_(torch.from_numpy(seen))
             step.slots.copy_(torch.from_numpy(slots))
             step.mask.copy_(torch.from_numpy(np.arange(seen.shape[1]) < lengths[:, None])[:, None, None])

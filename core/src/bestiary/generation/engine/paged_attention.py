@@ -52,7 +52,7 @@ class AttentionStep:
         lengths = np.array([len(seen) for seen in decoding])
         padded = np.zeros((len(rows), lengths.max()), dtype=np.int64)
         for place, seen in enumerate(decoding):
-            padded[place, : len(seen)] = seen
+            padded[place, : len(seen)], padded[place, len(seen) :] = seen, seen[0]  # nobody else's, which may be NaN
         real = None
         if lengths.min() < lengths.max():
             real = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])[:, None, None].to(device)

@@ -82,7 +82,7 @@ class Request:
         self._started_choices: set[int] = set()
         self._held: dict[int, list[Chunk]] = {}
         self._complete = 0
-        self._chunks: queue.SimpleQueue[Chunk | BestiaryError] = queue.SimpleQueue()
+        self._chunks: queue.SimpleQueue[Chunk | BestiaryError | None] = queue.SimpleQueue()
 
     # The loop's side
 
@@ -126,8 +126,10 @@ class Request:
     # The caller's side
 
     def next(self) -> Chunk:
-        """The next chunk, waiting for it.  Raises the error with which the request ended."""
+        """The next chunk, waiting for it.  Raises the error of the request, and StopIteration once it is cancelled."""
         chunk = self._chunks.get()
+        if chunk is None:
+            raise StopIteration
         if isinstance(chunk, BestiaryError):
             raise chunk
         return chunk
@@ -135,6 +137,7 @@ class Request:
     def cancel(self) -> None:
         """Stop within the engine's next step; harmless when repeated, or when the answer is complete."""
         self.cancelled = True
+        self._chunks.put(None)  # whoever waits for a chunk would wait for ever
 
     # Log-probabilities
 
