@@ -134,3 +134,34 @@ def test_an_adapter_without_a_base_or_of_itself_is_refused(folders: dict[str, Pa
 def test_malformed_options_are_refused(folders: dict[str, Path], adapters: Any) -> None:
     with pytest.raises(OptionError):
         bestiary.load(str(folders["base"]), dtype="float32", adapters=adapters)
+
+
+@pytest.mark.parametrize("name", ["f32", "q8_0"])
+def test_an_adapter_on_a_gguf_file_is_that_on_its_original(name: str, shared_data: Path, tmp_path: Path) -> None:
+    """The file has other names, and the rows of queries and keys in another order."""
+    stories = shared_data / "weights/stories260K"
+    model: Any = transformers.LlamaForCausalLM.from_pretrained(stories / "hf", dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped: Any = peft.get_peft_model(
+            model, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj"])
+        )
+    with torch.no_grad():
+        for key, parameter in wrapped.named_parameters():
+            if "lora_" in key:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(key))) / 3)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    prompt = [1, 403, 407, 261, 378]
+    with torch.no_grad():
+        due = wrapped(torch.tensor([prompt])).logits[0, -1]
+        tokens = list(prompt)
+        for _ in range(12):
+            tokens.append(int(wrapped(torch.tensor([tokens])).logits[0, -1].argmax()))
+    file = str(stories / f"gguf/stories260K-{name}.gguf")
+    with bestiary.load(file, dtype="float32", adapters={"a": str(tmp_path / "adapter")}) as pipe:
+        answer = pipe.generate(prompt, adapter="a", max_tokens=12, ignore_eos=True, logprobs=20)
+        first = answer.logprobs[0]
+        expected = due.log_softmax(-1)
+        assert first.logprob == pytest.approx(float(expected[first.token]), abs=1e-3 if name == "f32" else 0.1)
+        if name == "f32":
+            assert list(answer.tokens) == tokens[len(prompt) :]

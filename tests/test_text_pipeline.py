@@ -244,3 +244,23 @@ def test_compiled_blocks_answer_as_before() -> None:
         expected = [plain.chat(question).tokens for question in questions]
     with bestiary.load("demo", dtype="float32", progress=False, compile=True) as compiled:
         assert [compiled.chat(question).tokens for question in questions] == expected
+
+
+def test_the_cache_is_sized_by_bytes_or_by_a_share() -> None:
+    with bestiary.load("demo", progress=False, cache_memory="8 MB", block_size=32) as pipe:
+        assert 7_000_000 < pipe.engine.cache.nbytes < 8_200_000
+        prompt = list(range(5, 80))
+        pipe.generate(prompt, max_tokens=1)
+        pipe.generate(prompt, max_tokens=1)
+        assert pipe.statistics().totals.reused_tokens == 64, "two blocks of 32"
+    with (
+        bestiary.load("demo", progress=False, cache_memory=0.002) as small,
+        bestiary.load("demo", progress=False, cache_memory=0.02) as large,
+    ):
+        assert large.engine.cache.nbytes > 5 * small.engine.cache.nbytes
+
+
+@pytest.mark.parametrize("options", [{"cache_memory": 1.5}, {"cache_memory": "much"}, {"block_size": 17}], ids=str)
+def test_caches_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(bestiary.errors.OptionError):
+        bestiary.load("demo", progress=False, **options)

@@ -44,9 +44,7 @@ def make_plan(architecture: Architecture, config: Config, model: nn.Module, chec
 
     Raises WeightMismatch that lists every difference at once.
     """
-    stored_as = getattr(checkpoint, "gguf", None)
-    form = next((form for form in architecture.gguf if form.architecture == stored_as), None)
-    made = plan((*(form.weights if form else ()), *architecture.weights), checkpoint.names(), config)
+    made = plan((*_stored_rules(architecture, checkpoint), *architecture.weights), checkpoint.names(), config)
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     given = made.shapes(checkpoint.shape)
     missing = [name for name in wanted if name not in given and name not in made.ties]
@@ -60,6 +58,22 @@ def make_plan(architecture: Architecture, config: Config, model: nn.Module, chec
 def nbytes(model: nn.Module, dtype: torch.dtype) -> int:
     """What the parameters take when they are loaded; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+
+
+def published(
+    architecture: Architecture, config: Config, checkpoint: Checkpoint
+) -> tuple[Plan, dict[str, tuple[int, ...]]]:
+    """The plan, and the shapes of its tensors, for the layout in which models of the architecture are published.
+
+    A GGUF file has another one; adapters and experts, which name and shape what they change, have this one.
+    """
+    stored = plan(_stored_rules(architecture, checkpoint), checkpoint.names(), config)
+    return plan(architecture.weights, stored.recipes, config), stored.shapes(checkpoint.shape)
+
+
+def _stored_rules(architecture: Architecture, checkpoint: Checkpoint) -> tuple[Any, ...]:
+    stored_as = getattr(checkpoint, "gguf", None)
+    return next((form.weights for form in architecture.gguf if form.architecture == stored_as), ())
 
 
 def resident_bytes(model: nn.Module) -> int:

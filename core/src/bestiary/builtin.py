@@ -46,7 +46,7 @@ def bestiary_commands(cli: Any) -> None:
 def bestiary_pipelines() -> Sequence[PipelineType]:
     options = (
         *("draft", "draft_tokens", "adapters", "xlora", "xlora_order", "anymoe"),
-        *("max_requests", "max_waiting", "compile"),
+        *("cache_memory", "block_size", "max_requests", "max_waiting", "compile"),
     )
     return [PipelineType("text", "bestiary.pipelines.text:TextPipeline", options)]
 

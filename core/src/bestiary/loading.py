@@ -67,7 +67,7 @@ class LoadedModel:
     model: nn.Module
     plan: Plan
     shapes: Mapping[str, tuple[int, ...]]
-    """Of the checkpoint's tensors, of which the plan made the model."""
+    """Of the tensors of which the plan makes the model, as models of the architecture are published."""
     device: torch.device
     dtype: torch.dtype
     quant: str | None = None
@@ -253,10 +253,10 @@ def load_weights(
     try:
         plan, kind = checked(checkpoint)
         building.pull(model, plan, checkpoint, device=place, dtype=kind, pack=pack, progress=progress)
-        shapes = {name: tuple(checkpoint.shape(name)) for name in checkpoint.names()}
+        published, shapes = building.published(identified.architecture, identified.config, checkpoint)
     finally:
         checkpoint.close()
-    return LoadedModel(identified, model, plan, shapes, place, kind, quant, cache_tokens, options or {}, progress)
+    return LoadedModel(identified, model, published, shapes, place, kind, quant, cache_tokens, options or {}, progress)
 
 
 def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:

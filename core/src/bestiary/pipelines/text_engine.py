@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -16,13 +17,13 @@ from bestiary.config import read_json
 from bestiary.errors import OptionError, shown
 from bestiary.generation.carried import carried_text
 from bestiary.generation.engine.engine import Engine
-from bestiary.generation.engine.memory import default_tokens
+from bestiary.generation.engine.memory import default_tokens, tokens_in
 from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.speculation.drafter import Drafter, NGramDrafter
 from bestiary.generation.speculation.model import ModelDrafter
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import LoadedModel, load_weights
-from bestiary.nn import MLP, CausalLM, GatedMLP, LanguageModel, LayerNorm, RecurrentSpec, RMSNorm
+from bestiary.nn import MLP, CausalLM, GatedMLP, LanguageModel, LayerNorm, LayerSpec, RecurrentSpec, RMSNorm
 from bestiary.pipelines.text_options import OWN, TextOptions
 from bestiary.protocols import Repository
 
@@ -40,14 +41,22 @@ def make_engine(options: TextOptions, loaded: LoadedModel, tokenizer: Tokenizer,
         dtype=loaded.dtype,
         end_tokens=end_tokens,
         context_length=context,
-        cache_tokens=loaded.cache_tokens
-        or default_tokens((model or loaded.model).specs, context, loaded.dtype, loaded.device),
+        cache_tokens=_cache_tokens(options, loaded, (model or loaded.model).specs, context),
+        block_size=options.block_size,
         limits=Limits(sequences=options.max_requests),
         max_waiting=options.max_waiting,
         adapters=None if model else _make_adapters(options, loaded, base),
     )
     engine.drafter = _make_drafter(options, engine, loaded)
     return engine
+
+
+def _cache_tokens(options: TextOptions, loaded: LoadedModel, specs: Sequence[LayerSpec], context: int) -> int:
+    if loaded.cache_tokens is not None:
+        return loaded.cache_tokens
+    if isinstance(options.cache_memory, int | float):
+        return tokens_in(options.cache_memory, specs, context, loaded.dtype, loaded.device)
+    return default_tokens(specs, context, loaded.dtype, loaded.device)
 
 
 def _mixture(

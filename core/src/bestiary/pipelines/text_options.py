@@ -8,6 +8,7 @@ from typing import Any
 
 from bestiary.adapters.anymoe_config import AnyMoeConfig
 from bestiary.errors import OptionError, shown
+from bestiary.zoo.amount import as_bytes
 
 OWN = "default"
 """The alias of the adapter whose id was loaded; requests that name none have it."""
@@ -30,6 +31,11 @@ class TextOptions:
     """The ordering file of an X-LoRA model, as mistral.rs has it: its path or its content."""
     anymoe: AnyMoeConfig | None = None
     """Feed-forward blocks of several models as the experts of this one."""
+    cache_memory: int | float | str | None = None
+    """What the cache of keys and values may take, in place of `cache_tokens`: bytes, a text as "4 GiB", or a share of
+    the free memory, as 0.5."""
+    block_size: int = 16
+    """Tokens of a block of the cache, 16 or 32: the unit in which beginnings are shared."""
     max_requests: int = 64
     """Requests that run at once; the others wait."""
     max_waiting: int = 1024
@@ -42,6 +48,12 @@ class TextOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise OptionError(f"{name} is {shown(value)}; a whole number from 1 to {most} is due.")
+        if self.block_size not in (16, 32):
+            raise OptionError(f"block_size is {shown(self.block_size)}; 16 or 32 is due.")
+        if self.cache_memory is not None and not isinstance(self.cache_memory, float):
+            object.__setattr__(self, "cache_memory", as_bytes("cache_memory", self.cache_memory))
+        elif self.cache_memory is not None and not 0 < self.cache_memory < 1:
+            raise OptionError(f"cache_memory is {shown(self.cache_memory)}; a share is between 0 and 1.")
         if not isinstance(self.compile, bool):
             raise OptionError(f"compile is {shown(self.compile)}; True or False is due.")
         named = self.adapters

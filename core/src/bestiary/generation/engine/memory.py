@@ -19,6 +19,16 @@ def token_bytes(specs: Sequence[LayerSpec], dtype: torch.dtype) -> int:
     return sum((1 if spec.latent else 2) * spec.kv_heads * spec.head_dim * dtype.itemsize for spec in whole)
 
 
+def tokens_in(
+    memory: int | float, specs: Sequence[LayerSpec], context_length: int, dtype: torch.dtype, device: torch.device
+) -> int:
+    """The tokens that so many bytes hold, or a share (below 1) of the free memory; one context where none is kept."""
+    each, free = token_bytes(specs, dtype), free_memory(device)
+    if memory < 1:
+        memory = memory * free if free is not None else 0
+    return max(256, int(memory) // each) if each and memory else context_length
+
+
 def default_tokens(specs: Sequence[LayerSpec], context_length: int, dtype: torch.dtype, device: torch.device) -> int:
     """Room for one whole context, or the usual number of tokens, as far as half of the free memory goes.
 
