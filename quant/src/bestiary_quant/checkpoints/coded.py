@@ -1,0 +1,92 @@
+"""Weights as the codes of a checkpoint with their scales, which multiply in plain torch.
+
+One class serves all formats of this package.  What differs between them, how the codes are packed and what they stand
+for, is settled when a weight is read: by a view on the file where its rows lie one below the other, else by a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from bestiary_quant.checkpoints.codes import Codes
+from bestiary_quant.checkpoints.scaling import Scaling
+from bestiary_quant.packed import PANEL
+
+
+class CodedMatrix:
+    """A weight [out, in] as codes and their scaling (a `bestiary.nn.PackedWeight`)."""
+
+    def __init__(self, codes: Codes, scaling: Scaling, input_scale: torch.Tensor | None = None) -> None:
+        """`input_scale` is what the checkpoint has for code that quantises activations too; nothing here uses it."""
+        self.codes, self.scaling, self.input_scale = codes, scaling, input_scale
+        self.shape: tuple[int, int] = (len(codes.data), codes.columns)
+        self.nbytes: int = codes.data.nbytes + sum(tensor.nbytes for tensor in scaling.tensors().values())
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T, in] -> [T, out] in the type of x, in which the dequantised rows are multiplied too."""
+        y = x.new_empty((x.shape[0], self.shape[0]))
+        for rows, panel in self._panels():
+            y[:, rows] = F.linear(x, panel.to(x.dtype))
+        return y
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The weight [out, in] as plain numbers."""
+        values = torch.empty(self.shape, dtype=dtype, device=self.codes.data.device)
+        for rows, panel in self._panels():
+            values[rows].copy_(panel)
+        return values
+
+    def rows(self, index: slice | torch.Tensor) -> CodedMatrix:
+        """Some rows, in a new order or repeated: views for a slice, else copies.
+
+        `rows(tokens).dequantize(dtype)` is what an embedding [V, D] gives for tokens [T].
+        """
+        return CodedMatrix(self.codes.rows(index), self.scaling.rows(index), self.input_scale)
+
+    def to(self, device: torch.device | str) -> CodedMatrix:
+        """The same weight on another device."""
+        held = None if self.input_scale is None else self.input_scale.to(device)
+        return CodedMatrix(self.codes.to(device), self.scaling.to(device), held)
+
+    def _panels(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        count, columns = self.shape
+        step = max(1, PANEL // max(columns, 1))
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            yield rows, self.scaling.apply(self.codes.numbers(rows), rows)
+
+
+class CodedStack:
+    """Weights of one shape, the experts of a layer: [experts, out, in] (a `bestiary.nn.PackedStack`)."""
+
+    def __init__(self, matrix: CodedMatrix, experts: int) -> None:
+        """`matrix` has the rows of all experts, one expert below the other."""
+        self.matrix = matrix
+        self.shape: tuple[int, int, int] = (experts, matrix.shape[0] // experts, matrix.shape[1])
+        self.nbytes: int = matrix.nbytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, expert: int) -> CodedMatrix:
+        """One weight, a view."""
+        if not -len(self) <= expert < len(self):
+            raise IndexError(f"expert {expert} of {len(self)}")
+        start = expert % len(self) * self.shape[1]
+        return self.matrix.rows(slice(start, start + self.shape[1]))
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """All weights [experts, out, in] as plain numbers."""
+        return self.matrix.dequantize(dtype).view(self.shape)
+
+    def to(self, device: torch.device | str) -> CodedStack:
+        """The same weights on another device."""
+        return CodedStack(self.matrix.to(device), self.shape[0])
+
+
+def shaped(matrix: CodedMatrix, shape: tuple[int, ...]) -> CodedMatrix | CodedStack:
+    """The matrix, or the stack [experts, out, in] whose rows it has."""
+    return matrix if len(shape) == 2 else CodedStack(matrix, shape[0])

@@ -1,0 +1,1 @@
+"""Quantization: from plain numbers to packed weights, in plain torch."""
