@@ -264,3 +264,16 @@ def test_the_cache_is_sized_by_bytes_or_by_a_share() -> None:
 def test_caches_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(bestiary.errors.OptionError):
         bestiary.load("demo", progress=False, **options)
+
+
+@pytest.mark.parametrize("quant, share", [("q8_0", 0.35), ("q4k", 0.25), ("afq4", 0.25), ("hqq4", 0.25)])
+def test_a_model_is_packed_while_it_loads(quant: str, share: float) -> None:
+    with bestiary.load("demo", dtype="float32", progress=False) as plain:
+        size = plain.nbytes - plain.engine.cache.nbytes
+    with bestiary.load("demo", dtype="float32", progress=False, quant=quant) as packed:
+        assert "Paris" in packed.chat("What is the capital of France?").text
+        linears = [module for module in packed.model.modules() if getattr(module, "packed", None) is not None]
+        assert len(linears) >= 6 * 7
+        held = sum(module.packed.nbytes for module in linears)
+        full = sum(4 * module.packed.shape[0] * module.packed.shape[1] for module in linears)
+        assert held < share * full and packed.nbytes - packed.engine.cache.nbytes < size

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import bestiary
 from bestiary_quant.gguf.header import sniff
+from bestiary_quant.making.schemes import SCHEMES
 
 
 @bestiary.hookimpl
@@ -21,3 +22,8 @@ def bestiary_loaders() -> Sequence[bestiary.Loader]:
             text="bestiary_quant.gguf_tokenizer.carried:carried_text",
         )
     ]
+
+
+@bestiary.hookimpl
+def bestiary_quantizers() -> Sequence[bestiary.Quantizer]:
+    return [bestiary.Quantizer("blocks", tuple(SCHEMES), pack="bestiary_quant.making.pack:pack")]
