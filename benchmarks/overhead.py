@@ -54,13 +54,13 @@ def do_nothing() -> None:
             found = buffers[key] = torch.zeros(x.shape[0], width)
         return found
 
-    Linear.forward = lambda layer, x: kept(layer, x, layer.weight.shape[0])  # type: ignore
-    Embedding.forward = lambda layer, x: kept(layer, x, layer.weight.shape[1])  # type: ignore
-    RMSNorm.forward = lambda layer, x: x  # type: ignore
-    Rope.forward = lambda layer, positions, lengths: Rotation(positions, positions)  # type: ignore
-    Rotation.to = lambda rotation, dtype: rotation  # type: ignore
-    Rotation.apply = lambda rotation, x: x  # type: ignore
-    PagedLayer.attend = lambda layer, q, k, v, spec, sinks=None: q  # type: ignore
+    Linear.forward = lambda layer, x: kept(layer, x, layer.weight.shape[0])
+    Embedding.forward = lambda layer, x: kept(layer, x, layer.weight.shape[1])
+    RMSNorm.forward = lambda layer, x: x
+    Rope.forward = lambda layer, positions, lengths: Rotation(positions, positions)
+    Rotation.to = lambda rotation, dtype: rotation
+    Rotation.apply = lambda rotation, x: x
+    PagedLayer.attend = lambda layer, q, k, v, spec, sinks=None: q
 
 
 def measure(requests: int) -> float:

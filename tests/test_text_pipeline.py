@@ -1,6 +1,7 @@
 """The text pipeline as a program uses it, on the packaged model."""
 
 import asyncio
+import dataclasses
 import gc
 import socket
 import subprocess
@@ -243,6 +244,7 @@ def test_compiled_blocks_answer_as_before() -> None:
     with bestiary.load("demo", dtype="float32", progress=False) as plain:
         expected = [plain.chat(question).tokens for question in questions]
     with bestiary.load("demo", dtype="float32", progress=False, compile=True) as compiled:
+        assert sum(module._compiled_call_impl is not None for module in compiled.model.modules()) >= 3 * 6
         assert [compiled.chat(question).tokens for question in questions] == expected
 
 
@@ -277,3 +279,17 @@ def test_a_model_is_packed_while_it_loads(quant: str, share: float) -> None:
         held = sum(module.packed.nbytes for module in linears)
         full = sum(4 * module.packed.shape[0] * module.packed.shape[1] for module in linears)
         assert held < share * full and packed.nbytes - packed.engine.cache.nbytes < size
+
+
+def test_the_bytes_of_a_pipeline_are_those_of_all_that_it_holds() -> None:
+    with bestiary.load("demo", progress=False, cache_tokens=1024) as alone:
+        size = alone.nbytes
+    with bestiary.load("demo", progress=False, cache_tokens=1024, draft="demo") as drafted:
+        assert drafted.nbytes == 2 * size
+
+
+def test_load_takes_the_options_that_the_pipeline_knows() -> None:
+    from bestiary.pipelines.text_options import TextOptions
+    from bestiary.registry import default_registry
+
+    assert set(default_registry().pipeline("text").options) == {field.name for field in dataclasses.fields(TextOptions)}

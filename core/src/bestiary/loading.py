@@ -50,9 +50,9 @@ class Identified:
     chosen: bool = False
     """Whether `quant` chose one of several models in the repository."""
 
-    def other(self, model: str, plugin: str | None = None) -> Identified:
+    def other(self, model: str) -> Identified:
         """Another model that belongs to this one, such as one that drafts for it."""
-        return identify_model(model, replace(self.source, revision=None), self.registry, plugin)
+        return identify_model(model, replace(self.source, revision=None), self.registry)
 
     def repository_of(self, id: str) -> Repository:
         """Another repository that belongs to this one, such as an adapter's."""

@@ -161,14 +161,16 @@ class Join:
             start += len(tensor)
 
     def packed(self, read: ReadPacked) -> Packed | None:
-        from bestiary.nn.packed import PackedList, PackedRows, is_weight
+        if not self.stacked:
+            return None  # parts that may be packed differently
+        from bestiary.nn.packed import PackedList, is_weight
 
         parts = [part.packed(read) for part in self.parts]
         held = [part for part in parts if is_weight(part)]
         if len(held) < len(parts):
             return None
         self._check_joined([part.shape for part in held])
-        return PackedList(held) if self.stacked else PackedRows(held)
+        return PackedList(held)
 
     def _check_shapes(self, tensors: Sequence[torch.Tensor]) -> None:
         self._check_joined([tuple(tensor.shape) for tensor in tensors])

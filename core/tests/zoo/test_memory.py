@@ -46,7 +46,13 @@ def folders(tiny: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> d
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"cache_tokens": 512}, {"dtype": "bfloat16"}, {"dtype": "float16", "max_requests": 3}],
+    [
+        {},
+        {"cache_tokens": 512},
+        {"dtype": "bfloat16"},
+        {"dtype": "float16", "max_requests": 3},
+        {"cache_memory": "1 MB", "block_size": 32},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("kind", KINDS)

@@ -51,27 +51,6 @@ def is_weight(packed: Packed | None) -> TypeGuard[PackedWeight]:
     return packed is not None and len(packed.shape) == 2
 
 
-class PackedRows:
-    """Packed weights one below the other."""
-
-    def __init__(self, parts: Sequence[PackedWeight]) -> None:
-        self.parts = tuple(parts)
-        self.shape = (sum(part.shape[0] for part in parts), parts[0].shape[1])
-        self.nbytes = sum(part.nbytes for part in parts)
-
-    def multiply(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([part.multiply(x) for part in self.parts], -1)
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.cat([part.dequantize(dtype) for part in self.parts])
-
-    def rows(self, index: slice | torch.Tensor) -> PackedWeight:
-        raise NotImplementedError("rows of parts that may be packed differently")
-
-    def to(self, device: torch.device | str) -> Self:
-        return type(self)([part.to(device) for part in self.parts])
-
-
 class PackedList:
     """Packed weights of one shape beside each other."""
 

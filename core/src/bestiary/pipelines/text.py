@@ -191,8 +191,11 @@ class TextPipeline:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weights, and of what the cache can come to hold."""
-        return self._weight_bytes + self._running().cache.nbytes
+        """Bytes of the weights, of adapters, of what drafts, and of what the caches can come to hold."""
+        engine = self._running()
+        adapters = 0 if engine.adapters is None else engine.adapters.status().bytes
+        drafter = 0 if engine.drafter is None else engine.drafter.nbytes
+        return self._weight_bytes + engine.cache.nbytes + adapters + drafter
 
     def close(self) -> None:
         """Stop what is running and free the model; later calls raise RequestError."""

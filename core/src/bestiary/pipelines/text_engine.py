@@ -25,6 +25,7 @@ from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import LoadedModel, load_weights
 from bestiary.nn import MLP, CausalLM, GatedMLP, LanguageModel, LayerNorm, LayerSpec, RecurrentSpec, RMSNorm
 from bestiary.pipelines.text_options import OWN, TextOptions
+from bestiary.placement import free_memory
 from bestiary.protocols import Repository
 
 
@@ -54,9 +55,10 @@ def make_engine(options: TextOptions, loaded: LoadedModel, tokenizer: Tokenizer,
 def _cache_tokens(options: TextOptions, loaded: LoadedModel, specs: Sequence[LayerSpec], context: int) -> int:
     if loaded.cache_tokens is not None:
         return loaded.cache_tokens
-    if isinstance(options.cache_memory, int | float):
-        return tokens_in(options.cache_memory, specs, context, loaded.dtype, loaded.device)
-    return default_tokens(specs, context, loaded.dtype, loaded.device)
+    free = free_memory(loaded.device)
+    if options.cache_bytes is not None:
+        return tokens_in(options.cache_bytes, free, specs, context, loaded.dtype)
+    return default_tokens(free, specs, context, loaded.dtype)
 
 
 def _mixture(

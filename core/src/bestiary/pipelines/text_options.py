@@ -50,10 +50,7 @@ class TextOptions:
                 raise OptionError(f"{name} is {shown(value)}; a whole number from 1 to {most} is due.")
         if self.block_size not in (16, 32):
             raise OptionError(f"block_size is {shown(self.block_size)}; 16 or 32 is due.")
-        if self.cache_memory is not None and not isinstance(self.cache_memory, float):
-            object.__setattr__(self, "cache_memory", as_bytes("cache_memory", self.cache_memory))
-        elif self.cache_memory is not None and not 0 < self.cache_memory < 1:
-            raise OptionError(f"cache_memory is {shown(self.cache_memory)}; a share is between 0 and 1.")
+        cache_bytes(self.cache_memory)
         if not isinstance(self.compile, bool):
             raise OptionError(f"compile is {shown(self.compile)}; True or False is due.")
         named = self.adapters
@@ -66,3 +63,19 @@ class TextOptions:
             raise OptionError(f"anymoe is {shown(self.anymoe)}; an AnyMoeConfig is due.")
         if sum(option is not None for option in (self.xlora, self.anymoe, named)) > 1:
             raise OptionError("adapters, xlora and anymoe do not go together.", fix="choose one of them")
+
+    @property
+    def cache_bytes(self) -> int | float | None:
+        """`cache_memory` as bytes, or as a share below 1."""
+        return cache_bytes(self.cache_memory)
+
+
+def cache_bytes(memory: int | float | str | None) -> int | float | None:
+    """A `cache_memory` as bytes, or as a share below 1.  Raises OptionError."""
+    if memory is None:
+        return None
+    if not isinstance(memory, float):
+        return as_bytes("cache_memory", memory)
+    if not 0 < memory < 1:
+        raise OptionError(f"cache_memory is {shown(memory)}; a share is between 0 and 1.")
+    return memory

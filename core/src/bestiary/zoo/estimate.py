@@ -81,9 +81,9 @@ def estimate(id: str, options: Mapping[str, Any], budget: Callable[[str], int]) 
         )
     if models[0].specs is None:
         return Estimate(device, weights)
-    tokens = options.get("cache_tokens") or _tokens(models[0], room)
-    sequences = options.get("max_requests")
-    cache = sum(_cache_bytes(model, tokens, sequences) for model in models)
+    tokens = options.get("cache_tokens") or _tokens(models[0], room, options.get("cache_memory"))
+    sequences, block_size = options.get("max_requests"), options.get("block_size", 16)
+    cache = sum(_cache_bytes(model, tokens, block_size, sequences) for model in models)
     return Estimate(device, weights, cache, {"cache_tokens": tokens})
 
 
@@ -185,14 +185,17 @@ def _packed_ratio(quant: str, registry: Registry) -> float | None:
     return None if packed is None else packed.nbytes / _SAMPLE**2
 
 
-def _tokens(model: _Headers, room: int) -> int:
-    from bestiary.generation.engine.memory import SHARE, USUAL, token_bytes
+def _tokens(model: _Headers, room: int, memory: int | float | str | None) -> int:
+    from bestiary.generation.engine.memory import default_tokens, tokens_in
+    from bestiary.pipelines.text_options import cache_bytes
 
-    wanted, each = max(model.context, USUAL), token_bytes(model.specs or (), model.dtype)
-    return wanted if not each else max(256, min(wanted, int(room * SHARE) // each))
+    stated = cache_bytes(memory)
+    if stated is not None:
+        return tokens_in(stated, room, model.specs or (), model.context, model.dtype)
+    return default_tokens(room, model.specs or (), model.context, model.dtype)
 
 
-def _cache_bytes(model: _Headers, tokens: int, sequences: int | None) -> int:
+def _cache_bytes(model: _Headers, tokens: int, block_size: int, sequences: int | None) -> int:
     """Of the cache itself, made on a device that holds no data."""
     import torch
 
@@ -202,4 +205,4 @@ def _cache_bytes(model: _Headers, tokens: int, sequences: int | None) -> int:
     limits = Limits() if sequences is None else Limits(sequences=sequences)
     sizes = {"sequences": limits.sequences, "step_tokens": limits.tokens}
     meta = torch.device("meta")
-    return PagedCache(model.specs or (), tokens, 16, **sizes, dtype=model.dtype, device=meta).nbytes
+    return PagedCache(model.specs or (), tokens, block_size, **sizes, dtype=model.dtype, device=meta).nbytes

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 
 from bestiary.nn.batch import AttentionSpec, LayerSpec
-from bestiary.placement import free_memory
 
 USUAL = 16384
 """Tokens of all requests together; more where one context alone is longer."""
@@ -20,21 +19,24 @@ def token_bytes(specs: Sequence[LayerSpec], dtype: torch.dtype) -> int:
 
 
 def tokens_in(
-    memory: int | float, specs: Sequence[LayerSpec], context_length: int, dtype: torch.dtype, device: torch.device
+    memory: int | float, free: int | None, specs: Sequence[LayerSpec], context_length: int, dtype: torch.dtype
 ) -> int:
-    """The tokens that so many bytes hold, or a share (below 1) of the free memory; one context where none is kept."""
-    each, free = token_bytes(specs, dtype), free_memory(device)
-    if memory < 1:
-        memory = memory * free if free is not None else 0
-    return max(256, int(memory) // each) if each and memory else context_length
+    """The tokens that so many bytes hold, or a share (a float below 1) of what is free.
+
+    One context where no layer keeps every token, or where nobody knows what is free.
+    """
+    each = token_bytes(specs, dtype)
+    if isinstance(memory, float):
+        memory = 0 if free is None else int(memory * free)
+    return max(256, memory // each) if each and memory else context_length
 
 
-def default_tokens(specs: Sequence[LayerSpec], context_length: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Room for one whole context, or the usual number of tokens, as far as half of the free memory goes.
+def default_tokens(free: int | None, specs: Sequence[LayerSpec], context_length: int, dtype: torch.dtype) -> int:
+    """Room for one whole context, or the usual number of tokens, as far as half of what is free goes.
 
     On a CPU the pages that are never written are never resident, so a generous cache costs nothing until it is used.
     """
-    wanted, each, free = max(context_length, USUAL), token_bytes(specs, dtype), free_memory(device)
+    wanted, each = max(context_length, USUAL), token_bytes(specs, dtype)
     if not each or free is None:
         return wanted
     return max(256, min(wanted, int(free * SHARE) // each))

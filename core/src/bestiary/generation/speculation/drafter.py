@@ -19,6 +19,10 @@ from bestiary.generation.speculation.ngram import NGram
 class Drafter(Protocol):
     """Called by the engine's loop alone, in this order in every step."""
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds besides the engine's model: weights, and a cache of its own."""
+
     def reserve(self, choices: Sequence[Choice]) -> None:
         """Give guesses, or places for them (any token), to the answers that decode, before the step is planned."""
 
@@ -39,6 +43,8 @@ def room(choice: Choice, most: int) -> int:
 
 class NGramDrafter:
     """Guesses that an answer goes on as its own text went on before."""
+
+    nbytes = 0
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens

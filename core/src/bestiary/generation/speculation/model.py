@@ -8,7 +8,9 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from bestiary.building import resident_bytes
 from bestiary.errors import BestiaryError, GenerationError
 from bestiary.generation.choosing import choose_rows
 from bestiary.generation.constraints.state import ConstraintState
@@ -85,6 +87,11 @@ class ModelDrafter:
         """`cache` is `PagedCache.beside` the engine's; `vocab_size` that of the engine's model."""
         self.model, self.tokens, self.cache, self.vocab_size = model, tokens, cache, vocab_size
 
+    @property
+    def nbytes(self) -> int:
+        weights = resident_bytes(self.model) if isinstance(self.model, nn.Module) else 0
+        return weights + self.cache.nbytes
+
     def reserve(self, choices: Sequence[Choice]) -> None:
         for choice in choices:
             choice.sequence.guess([0] * max(0, room(choice, self.tokens)))
@@ -153,6 +160,10 @@ class HeadDrafter:
 
     def __init__(self, head: DraftHead, tokens: int, cache: PagedCache) -> None:
         self.head, self.tokens, self.cache = head, tokens, cache
+
+    @property
+    def nbytes(self) -> int:
+        return self.cache.nbytes  # the head is part of the model
 
     def reserve(self, choices: Sequence[Choice]) -> None:
         for choice in choices:
