@@ -33,7 +33,8 @@ OURS = (
     + """
 import torch
 from bestiary.checkpoints import safetensors_checkpoint
-from bestiary.loading import identify_model, load_weights
+from bestiary.identified import identify_model
+from bestiary.loading import load_weights
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry
 import bestiary.building, bestiary.placement, bestiary_llama.model

@@ -122,7 +122,7 @@ MISTAKES: dict[Callable[[Path], None], tuple[str, str]] = {
     without_key: ("intermediate_size", "add it"),
     broken_json: ("not valid JSON", "fetch"),
     pickled: ("pickle", "safetensors"),
-    unknown_scheme: ("runes", "schemes"),
+    unknown_scheme: ("runes", "gptq"),
     without_tokenizer: ("tokenizer.json", "tokenizer.json"),
 }
 

@@ -11,7 +11,8 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 from bestiary.generation.cache import SequenceCache, make_batch
-from bestiary.loading import identify_model, load_weights
+from bestiary.identified import identify_model
+from bestiary.loading import load_weights
 from bestiary.nn import Linear
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry

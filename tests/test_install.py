@@ -112,7 +112,8 @@ def tiny_checkpoint(folder: Path, name: str, model_type: str) -> Path:
 GREEDY = """
 import json, sys
 from pathlib import Path
-from bestiary.loading import identify_model, load_weights
+from bestiary.identified import identify_model
+from bestiary.loading import load_weights
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry
 from bestiary.testing.greedy import greedy_tokens

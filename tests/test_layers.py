@@ -90,6 +90,7 @@ def test_third_party_imports_are_declared(distribution: Path) -> None:
         asked |= {"torch", "numpy"}  # what the core cannot be installed without
     own = {path.name for path in (distribution / "src").iterdir()} | {"bestiary"}
     extras = [text for texts in project.get("optional-dependencies", {}).values() for text in texts]
+    asked |= {"yaml"} & {"yaml" if name == "pyyaml" else name for name in asked}  # its module has another name
     optional = {text.partition(">")[0].partition("[")[0].strip().replace("-", "_") for text in extras}
     known = set(sys.stdlib_module_names) | asked | own | {"importlib"}
     for path in modules_of(distribution):

@@ -16,3 +16,11 @@ def test_the_peak_is_the_model_and_one_tensor() -> None:
     assert {row["dtype"] for row in rows} == {"bfloat16", "float32"}
     for row in rows:
         assert row["model"] <= row["peak"] <= row["model"] + row["largest"] + 150e6, row
+
+
+def test_packing_needs_the_packed_model_and_less_than_one_tensor() -> None:
+    arguments = ["--quant", "q8_0", "--hidden", "1024", "--layers", "1", "--vocabulary", "150000", "--json"]
+    script = str(BENCHMARK.with_name("load_packed.py"))
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True)
+    row = json.loads(done.stdout)
+    assert row["packed"] <= row["peak"] <= row["packed"] + 200e6 < row["packed"] + row["largest"], row

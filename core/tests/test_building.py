@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 import bestiary
-from bestiary.building import build_empty, fold, make_plan, nbytes, pull
+from bestiary.building import build_empty, fold, make_plan, nbytes
 from bestiary.checkpoints import safetensors_checkpoint
 from bestiary.config import Config, normalise
 from bestiary.errors import InvalidPlugin, WeightMismatch
 from bestiary.nn import Embedding, Linear, RMSNorm, Rope
 from bestiary.protocols import Checkpoint
-from bestiary.records import Architecture, Progress
+from bestiary.pulling import Alike, Puller, pull, sites
+from bestiary.records import Architecture, Packing, Progress
 
 VOCABULARY, DIM, LAYERS = 11, 8, 12
 RULES = (bestiary.drop("**.unused"), bestiary.tie("lm_head.weight", "embed.weight"))
@@ -78,7 +79,7 @@ def config(**values: Any) -> Config:
 def loaded(architecture: Architecture, checkpoint: Checkpoint, settings: Config, **options: Any) -> nn.Module:
     model = build_empty(architecture, settings)
     made = make_plan(architecture, settings, model, checkpoint)
-    pull(model, made, checkpoint, **{"device": torch.device("cpu"), "dtype": torch.float32, **options})
+    pull(Puller(model, made, checkpoint, **{"device": torch.device("cpu"), "dtype": torch.float32, **options}))
     return model
 
 
@@ -283,18 +284,19 @@ class Halved:
         return Halved(self.weight.to(device))
 
 
-def test_packing_reaches_the_weights_of_linear_layers_alone(
-    architecture: Architecture, saved: Callable[..., Checkpoint]
-) -> None:
-    made, asked = tensors(), []
-
-    def pack(name: str, tensor: torch.Tensor) -> Halved | None:
-        asked.append(name)
-        return None if name == "lm_head.weight" else Halved(tensor)
-
-    model = loaded(architecture, saved(made), config(), pack=pack)
+def test_packing_reaches_what_is_assigned_alone(architecture: Architecture, saved: Callable[..., Checkpoint]) -> None:
+    made = tensors()
+    checkpoint, model = saved(made), build_empty(architecture, config())
+    plan = make_plan(architecture, config(), model, checkpoint)
+    found = {site.name: site.role for site in sites(model, plan, checkpoint)}
     names = {f"layers.{layer}.{part}.weight" for layer in range(LAYERS) for part in ("up", "down")}
-    assert set(asked) == {*names, "lm_head.weight"}
+    assert found == {**dict.fromkeys(names, "linear"), "lm_head.weight": "head", "embed.weight": "embedding"}
+
+    def pack(tensor: torch.Tensor) -> Halved | None:
+        return None if torch.equal(tensor, made["lm_head.weight"]) else Halved(tensor)
+
+    packing = Alike({name: Packing("halved", 0) for name in (*names, "lm_head.weight")}, pack)
+    pull(Puller(model, plan, checkpoint, device=torch.device("cpu"), dtype=torch.float32), packing)
     assert {name for name, _ in model.named_parameters()} == set(made) - names
     assert torch.equal(model.layers[3].up.packed.weight, made["layers.3.up.weight"])
     assert torch.equal(model.lm_head.weight, made["lm_head.weight"])

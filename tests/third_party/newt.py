@@ -29,7 +29,7 @@ def bestiary_loaders() -> Sequence[bestiary.Loader]:
 
 @bestiary.hookimpl
 def bestiary_quantizers() -> Sequence[bestiary.Quantizer]:
-    return [bestiary.Quantizer("rows", ("rows8", "stored_rows8"), pack="newt:pack", load="newt:Unpacked")]
+    return [bestiary.Quantizer("rows", ("rows8",), pack="newt:pack", methods=("stored_rows8",), load="newt:Unpacked")]
 
 
 @bestiary.hookimpl
@@ -129,7 +129,7 @@ class NewtCheckpoint:
 class Unpacked:
     """A checkpoint whose weights are stored as whole numbers with one scale for all."""
 
-    def __init__(self, inner: Any, settings: Mapping[str, Any]) -> None:
+    def __init__(self, inner: Any, settings: Mapping[str, Any], asked: str | None) -> None:
         self.inner, self.scale = inner, settings["scale"]
 
     def __getattr__(self, name: str) -> Any:

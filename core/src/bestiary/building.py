@@ -1,4 +1,4 @@
-"""Building a model: on the meta device first, then parameter by parameter from the checkpoint."""
+"""Building a model: a network on the meta device, and the plan by which a checkpoint fills it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from bestiary.errors import InvalidPlugin, WeightMismatch
 from bestiary.nearest import nearest
 from bestiary.nn import Embedding, Experts, Linear, PackedWeight
 from bestiary.nn.packed import Packed
-from bestiary.protocols import Checkpoint
-from bestiary.records import Architecture, Progress, resolve
+from bestiary.protocols import Checkpoint, PackingPlan
+from bestiary.pulling import sites
+from bestiary.records import Architecture, resolve
 from bestiary.weights import Plan, plan
 
 Pack = Callable[[str, torch.Tensor], PackedWeight | None]
 """(parameter name, tensor) -> the packed weight, or None to keep the tensor."""
+PLAIN = frozenset(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "BOOL", "mixed"))
+"""Types of checkpoints that are no packing."""
 _NUMBER = re.compile(r"([0-9]{1,9})")
 
 
@@ -56,8 +59,26 @@ def make_plan(architecture: Architecture, config: Config, model: nn.Module, chec
 
 
 def nbytes(model: nn.Module, dtype: torch.dtype) -> int:
-    """What the parameters take when they are loaded; shared ones count once."""
+    """What the parameters take when they are loaded plain; shared ones count once."""
     return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+
+
+def needed_bytes(
+    model: nn.Module, plan: Plan, checkpoint: Checkpoint, dtype: torch.dtype, packing: PackingPlan | None = None
+) -> int:
+    """What a load will take: weights that stay packed as they are stored, others as `packing` has them, or plain."""
+    assigned = {} if packing is None else packing.assigned
+    numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    packs = {site.name for site in sites(model, plan, checkpoint) if site.stored not in PLAIN}
+    total = 0
+    for name, recipe in plan.recipes.items():
+        if name in assigned and assigned[name].scheme is not None:
+            total += assigned[name].nbytes
+        elif name in packs:
+            total += sum(checkpoint.nbytes(source) for source in recipe.sources())
+        else:
+            total += numbers[name] * dtype.itemsize
+    return total
 
 
 def published(
@@ -86,85 +107,6 @@ def _held(module: nn.Module) -> list[Packed]:
     if isinstance(module, Linear | Embedding):
         return [] if module.packed is None else [module.packed]
     return list(module.packed.values()) if isinstance(module, Experts) else []
-
-
-def pull(
-    model: nn.Module,
-    made: Plan,
-    checkpoint: Checkpoint,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    pack: Pack | None = None,
-    progress: Callable[[Progress], None] | None = None,
-) -> None:
-    """Make each parameter from the checkpoint, in its place, type and (with `pack`) packing, and release what was read.
-
-    So the memory that a load needs is the loaded model and one tensor.
-    """
-    places = _places(model)
-    read_packed: Callable[[str], Packed | None] = getattr(checkpoint, "packed", lambda name: None)
-    total = sum(checkpoint.nbytes(name) for recipe in made.recipes.values() for name in recipe.sources())
-    done = 0
-    with torch.no_grad():
-        for name, recipe in made.recipes.items():
-            module, attribute = places[name][0]
-            held = recipe.packed(read_packed) if pack is None and _can_hold(module, attribute) else None
-            if held is None:
-                target = torch.empty(getattr(module, attribute).shape, dtype=dtype, device="cpu" if pack else device)
-                recipe.fill(target, checkpoint.read)
-                held = pack(name, target) if pack and isinstance(module, Linear) and attribute == "weight" else None
-            if held is None:
-                _put(places[name], nn.Parameter(target.to(device), requires_grad=False))
-            else:
-                _hold(places[name], held.to(device), dtype)
-            checkpoint.release()
-            done += sum(checkpoint.nbytes(source) for source in recipe.sources())
-            if progress:
-                progress(Progress("load", done, total, name))
-    for target_name, source_name in made.ties.items():
-        source, attribute = places[source_name][0]
-        held = getattr(source, "packed", None)
-        if held is None:
-            _put(places[target_name], getattr(source, attribute))
-        else:
-            _hold(places[target_name], held, dtype)
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(device))
-
-
-Place = tuple[nn.Module, str]
-
-
-def _places(model: nn.Module) -> dict[str, list[Place]]:
-    """Where each parameter stands, by name; a network that shares one has several places for it."""
-    places: dict[str, list[Place]] = {}
-    same: dict[int, list[Place]] = {}
-    for path, module in model.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            places[f"{path}.{attribute}" if path else attribute] = found = same.setdefault(id(parameter), [])
-            found.append((module, attribute))
-    return places
-
-
-def _put(places: Iterable[Place], parameter: nn.Parameter) -> None:
-    for module, attribute in places:
-        setattr(module, attribute, parameter)
-
-
-def _can_hold(module: nn.Module, attribute: str) -> bool:
-    return isinstance(module, Experts) or (isinstance(module, Linear | Embedding) and attribute == "weight")
-
-
-def _hold(places: Iterable[Place], packed: Any, dtype: torch.dtype) -> None:
-    for module, attribute in places:
-        if isinstance(module, Embedding):
-            module.pack(packed, dtype)
-        elif isinstance(module, Experts):
-            module.pack(attribute, packed)
-        elif isinstance(module, Linear):
-            module.pack(packed)
 
 
 def _mismatch(

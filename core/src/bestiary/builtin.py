@@ -45,8 +45,8 @@ def bestiary_commands(cli: Any) -> None:
 @hookimpl
 def bestiary_pipelines() -> Sequence[PipelineType]:
     options = (
-        *("draft", "draft_tokens", "adapters", "xlora", "xlora_order", "anymoe"),
-        *("cache_memory", "block_size", "max_requests", "max_waiting", "compile"),
+        *("tok_model_id", "tokenizer_json", "draft", "draft_tokens", "adapters", "xlora", "xlora_order", "anymoe"),
+        *("cache_memory", "cache_type", "block_size", "max_requests", "max_waiting", "compile"),
     )
     return [PipelineType("text", "bestiary.pipelines.text:TextPipeline", options)]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bestiary.catalog import distribution_of
 from bestiary.config import read_json
@@ -18,8 +19,11 @@ PROBE, NAME, TYPE = 3, 2, 1
 """How strong a claim is: a plugin looked at the files; the class is named; the model type is named."""
 
 
-def read_evidence(repository: Repository, registry: Registry) -> Evidence:
-    """The small files of a repository.  Raises ConfigError where nothing says what the model is."""
+def read_evidence(repository: Repository, registry: Registry, told: Mapping[str, Any] | None = None) -> Evidence:
+    """The small files of a repository.  Raises ConfigError where nothing says what the model is.
+
+    `told` are options of loaders, of which the one that opens the weights gets its own.
+    """
     files = repository.files()
 
     def read(name: str) -> dict[str, object]:
@@ -32,11 +36,11 @@ def read_evidence(repository: Repository, registry: Registry) -> Evidence:
         adapter=read("adapter_config.json"),
         origin=repository.origin,
     )
-    loader = best_loader(files, registry)
+    loader = best_loader(repository, registry)
     # What a weight file says of itself counts more than a config.json beside it, which is often a stub.
     if loader is not None and loader.identify and not evidence.model_index:
-        name = next(name for name in files if name.endswith(loader.suffixes))
-        found: Evidence = resolve(loader.identify)(repository, name)
+        own = {name: value for name, value in (told or {}).items() if name in loader.options}
+        found: Evidence = resolve(loader.identify)(repository, first_file(repository, loader), **own)
         return found
     if evidence.config or evidence.model_index or evidence.adapter:
         return evidence
@@ -51,11 +55,18 @@ def read_evidence(repository: Repository, registry: Registry) -> Evidence:
     )
 
 
-def best_loader(files: Iterable[str], registry: Registry) -> Loader | None:
-    """The loader of highest priority that has a file among these."""
+def best_loader(repository: Repository, registry: Registry) -> Loader | None:
+    """The loader of highest priority that has a file in a repository."""
     loaders = sorted((record for record, _ in registry.records(Loader)), key=lambda loader: -loader.priority)
-    names = tuple(files)
-    return next((loader for loader in loaders if any(name.endswith(loader.suffixes) for name in names)), None)
+    return next((loader for loader in loaders if first_file(repository, loader) is not None), None)
+
+
+def first_file(repository: Repository, loader: Loader) -> str | None:
+    """The first file that a loader opens, by its ending, and by its first bytes where endings are shared."""
+    for name in repository.files():
+        if name.endswith(loader.suffixes) and (not loader.shared or loader.sniff(name, repository.head(name, 16))):
+            return name
+    return None
 
 
 def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) -> tuple[Architecture, Plugin]:

@@ -6,57 +6,41 @@ Small files first: source, identity, configuration.  Then the headers of the wei
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bestiary.checkpoints.refuse import refuse
-from bestiary.config import Config, normalise, read_json
-from bestiary.errors import CheckpointError, ConfigError, MissingPlugin, OptionError, WeightMismatch, shown
-from bestiary.identity import best_loader, identify, read_evidence
+from bestiary.config import read_json
+from bestiary.errors import CheckpointError, OptionError, WeightMismatch, shown
+from bestiary.identified import Identified, identify_model
+from bestiary.identity import best_loader
 from bestiary.nearest import did_you_mean
+from bestiary.packing import check_unpacked, make_packing, stated_quantization
 from bestiary.progress import bar
-from bestiary.protocols import Checkpoint, Repository
-from bestiary.records import Architecture, Evidence, Loader, PipelineType, Progress, Quantizer, SourceOptions, resolve
-from bestiary.registry import Plugin, Registry, default_registry
-from bestiary.routing import open_repository
-from bestiary.sources.chosen import Chosen
+from bestiary.protocols import Checkpoint, PackingPlan, Repository
+from bestiary.records import (
+    Loader,
+    Packing,
+    PackingRequest,
+    PipelineType,
+    Progress,
+    Site,
+    SourceOptions,
+    resolve,
+)
+from bestiary.registry import Registry, default_registry
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from bestiary.pulling import Puller
     from bestiary.weights import Plan
 
 log = logging.getLogger("bestiary.loading")
-
-
-@dataclass(frozen=True)
-class Identified:
-    """A model before any weight: where it lies, what it is, who builds it, and its normalised configuration."""
-
-    repository: Repository
-    evidence: Evidence
-    architecture: Architecture
-    plugin: Plugin
-    config: Config
-    source: SourceOptions
-    registry: Registry
-    """How it was found: other repositories that a pipeline needs are opened likewise."""
-    adapter: Repository | None = None
-    """The adapter that was asked for, where the id was that of an adapter; all else is of the model under it."""
-    chosen: bool = False
-    """Whether `quant` chose one of several models in the repository."""
-
-    def other(self, model: str) -> Identified:
-        """Another model that belongs to this one, such as one that drafts for it."""
-        return identify_model(model, replace(self.source, revision=None), self.registry)
-
-    def repository_of(self, id: str) -> Repository:
-        """Another repository that belongs to this one, such as an adapter's."""
-        return open_repository(id, replace(self.source, revision=None), self.registry)
 
 
 @dataclass(frozen=True)
@@ -70,12 +54,31 @@ class LoadedModel:
     """Of the tensors of which the plan makes the model, as models of the architecture are published."""
     device: torch.device
     dtype: torch.dtype
-    quant: str | None = None
+    packing: PackingPlan | None = None
+    """How its weights were packed while they were loaded; None: they are as the checkpoint has them."""
     cache_tokens: int | None = None
     """What `load` was told about the cache of keys and values; None: the pipeline decides."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What `load` was told that is the pipeline's own (`PipelineType.options`)."""
     progress: Callable[[Progress], None] | None = None
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What `load` was told that is the pipeline's own."""
+        return self.identified.options
+
+
+@dataclass(frozen=True)
+class WeightStream:
+    """The weights of a model before they are made: iterating gives (parameter name, tensor or packed weight)."""
+
+    identified: Identified
+    plan: Plan
+    packing: PackingPlan | None
+    sites: tuple[Site, ...]
+    checkpoint: Checkpoint
+    puller: Puller
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self.puller.weights(self.packing)
 
 
 def load(
@@ -83,7 +86,11 @@ def load(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
-    quant: str | None = None,
+    quant: str | int | Callable[[Site], str | None] | None = None,
+    topology: str | Mapping[str, Any] | None = None,
+    organization: str | None = None,
+    imatrix: str | None = None,
+    calibration_file: str | None = None,
     cache_tokens: int | None = None,
     revision: str | None = None,
     plugin: str | None = None,
@@ -97,97 +104,64 @@ def load(
     """Load a model and return its pipeline, a context manager.
 
     `model` is a hub id, a local folder or weight file, or the name of a packaged model ("demo").  `dtype` is "auto"
-    (as the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".  `quant`
-    packs the weights while they load, by a scheme that an installed quantizer plugin names.  `cache_tokens` is how
-    many tokens of all running requests the cache holds together; by default a whole context, or what half of the free
-    memory allows.  `plugin` decides where two plugins claim a model.  `progress` is True for bars on stderr (the
-    default on a terminal), False for silence, or a function that gets Progress events.  Other
-    `options` are those of the model's pipeline (see `TextPipeline`).
+    (as the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".
+
+    `quant` packs the weights while they load: a scheme or mixture that an installed quantizer names ("q4k", "q4_k_m"),
+    a number of bits, "auto" (what fits the memory), or a function from a `Site` to a scheme.  `topology`, the path of a
+    YAML file or its content, says it for layers or names by themselves; `organization="moqe"` packs experts only.
+    `imatrix`, the path of an importance matrix, or `calibration_file`, a text from which one is collected, say which
+    columns matter.  `bestiary inspect --quant` prints what will become of each weight.
+
+    `cache_tokens` is how many tokens of all running requests the cache holds together; by default a whole context, or
+    what half of the free memory allows.  `plugin` decides where two plugins claim a model.  `progress` is True for bars
+    on stderr (the default on a terminal), False for silence, or a function that gets Progress events.  Other
+    `options` are those of the model's pipeline (see `TextPipeline`), or of its weight format.
 
     Raises a BestiaryError that says what, where and what to do: a missing plugin, for example, before any weight file
     is fetched.
     """
     check_cache_tokens(cache_tokens)
     registry = registry or default_registry()
-    _check_options(options, [record for record, _ in registry.records(PipelineType)])
+    request = PackingRequest(quant, topology, organization, imatrix, calibration_file)
+    told = _told_loaders(options, registry)
+    _check_options(options, [record for record, _ in registry.records(PipelineType)], told)
     with _reporting(progress) as report:
-        source = SourceOptions(revision, token, cache_dir, offline, report)
+        source = SourceOptions(revision, token, cache_dir, offline, report, told)
         identified = identify_model(model, source, registry, plugin, quant)
         pipeline = registry.pipeline(identified.architecture.task)
-        _check_options(options, [pipeline])
+        _check_options(options, [pipeline], told)
+        own = {name: value for name, value in options.items() if name not in told}
         pull = partial(
             load_weights,
-            identified,
+            replace(identified, options=own),
             registry,
             dtype=dtype,
             device=device,
-            quant=None if identified.chosen else quant,
+            packing=replace(request, quant=None) if identified.chosen else request,
             cache_tokens=cache_tokens,
-            options=options,
             progress=report,
         )
-        return resolve(pipeline.pipeline)(identified, pull)
+        return resolve(pipeline.pipeline)(replace(identified, options=own), pull)
 
 
-def _check_options(options: Mapping[str, Any], pipelines: Iterable[PipelineType]) -> None:
+def _told_loaders(options: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+    """The options that are for a weight format."""
+    known = {name for loader, _ in registry.records(Loader) for name in loader.options}
+    return {name: value for name, value in options.items() if name in known}
+
+
+def _check_options(options: Mapping[str, Any], pipelines: Iterable[PipelineType], told: Mapping[str, Any]) -> None:
     own = [name for name in load.__kwdefaults__ or () if name != "registry"]
     known = [*own, *(name for pipeline in pipelines for name in pipeline.options)]
     for name in options:
-        if name not in known:
+        if name not in known and name not in told:
             fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"
             raise OptionError(f'load has no option "{name}".', fix=fix)
 
 
-def identify_model(
-    model: str, options: SourceOptions, registry: Registry, plugin: str | None = None, wanted: str | None = None
-) -> Identified:
-    """Where a model lies, what it is, and its configuration, from its small files alone.
-
-    Of an adapter it is the model that the adapter names as its base.  `wanted` is the `quant` of `load`, which may name
-    one of several models in a repository.
-    """
-    repository, adapter = _choose(open_repository(model, options, registry), wanted, registry), None
-    evidence = read_evidence(repository, registry)
-    if _is_adapter(evidence):
-        adapter, base = repository, replace(options, revision=None)
-        repository = _choose(open_repository(_base_of(evidence), base, registry), wanted, registry)
-        evidence = read_evidence(repository, registry)
-        if _is_adapter(evidence):
-            raise CheckpointError("The base of the adapter is an adapter itself.", where=adapter.origin)
-    architecture, owner = identify(evidence, registry, plugin)
-    log.info("%s is %s, built by %s %s", model, architecture.name, owner.distribution, owner.version)
-    origin = evidence.origin if evidence.gguf else f"{evidence.origin}, config.json"
-    config = normalise(evidence.config, origin, architecture.defaults)
-    chosen = isinstance(repository, Chosen)
-    return Identified(repository, evidence, architecture, owner, config, options, registry, adapter, chosen)
-
-
-def _choose(repository: Repository, wanted: str | None, registry: Registry) -> Repository:
-    loader = best_loader(repository.files(), registry)
-    if wanted is None or loader is None or loader.choose is None:
-        return repository
-    names = resolve(loader.choose)(repository, wanted)
-    return repository if names is None else Chosen(repository, names, loader.suffixes)
-
-
-def _is_adapter(evidence: Evidence) -> bool:
-    return bool(evidence.adapter) and not evidence.config and not evidence.model_index
-
-
-def _base_of(evidence: Evidence) -> str:
-    base = evidence.adapter.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base.strip():
-        raise CheckpointError(
-            "The adapter does not say which model it is for.",
-            where=f"{evidence.origin}, adapter_config.json",
-            fix="load its base with adapters={...}",
-        )
-    return base
-
-
 def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, tuple[str, ...]]:
     """The weight format of a repository, and the files of it to fetch.  Raises CheckpointError."""
-    loader = best_loader(repository.files(), registry)
+    loader = best_loader(repository, registry)
     if loader is not None:
         return loader, tuple(resolve(loader.files)(repository))
     refuse(repository.files(), repository.origin)
@@ -200,16 +174,27 @@ def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, t
 
 
 def open_checkpoint(
-    identified: Identified, registry: Registry, progress: Callable[[Progress], None] | None = None
+    identified: Identified,
+    registry: Registry,
+    progress: Callable[[Progress], None] | None = None,
+    asked: str | None = None,
 ) -> Checkpoint:
-    """Fetch the weight files and open them, through the quantizer that the configuration names, if any."""
-    quantizer = _checkpoint_quantizer(identified, registry)
+    """Fetch the weight files and open them, through the quantizer that the configuration names, if any.
+
+    `asked` is what a user calls the packing that the checkpoint has already.
+    """
+    stated = stated_quantization(identified.config, identified.repository, registry)
     loader, names = choose_loader(identified.repository, registry)
     identified.repository.fetch(names, progress)
     checkpoint: Checkpoint = resolve(loader.open)(identified.repository, names)
-    if quantizer is not None and quantizer.load is not None:
-        checkpoint = resolve(quantizer.load)(checkpoint, identified.config["quantization_config"])
-    return checkpoint
+    if stated is None or stated[0].load is None:
+        return checkpoint
+    try:
+        packed: Checkpoint = resolve(stated[0].load)(checkpoint, stated[1], asked)
+    except BaseException:
+        checkpoint.close()
+        raise
+    return packed
 
 
 def load_weights(
@@ -218,51 +203,110 @@ def load_weights(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
-    quant: str | None = None,
+    packing: PackingRequest | None = None,
     cache_tokens: int | None = None,
-    options: Mapping[str, Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    encode: Callable[[str], Sequence[int]] | None = None,
 ) -> LoadedModel:
-    """Build the network and pull its weights; the options are those of `load`."""
+    """Build the network and pull its weights; the options are those of `load`, `encode` the tokenizer's."""
+    from bestiary import building, pulling
+
+    packing = replace(packing or PackingRequest(), encode=encode)
+    with open_weights(identified, registry, dtype=dtype, device=device, packing=packing, progress=progress) as stream:
+        puller = stream.puller
+        pulling.pull(puller, stream.packing)
+        published, shapes = building.published(identified.architecture, identified.config, stream.checkpoint)
+    return LoadedModel(
+        identified,
+        puller.model,
+        published,
+        shapes,
+        puller.device,
+        puller.dtype,
+        stream.packing,
+        cache_tokens,
+        progress,
+    )
+
+
+@contextmanager
+def open_weights(
+    identified: Identified,
+    registry: Registry,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    packing: PackingRequest | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    into: nn.Module | None = None,
+) -> Iterator[WeightStream]:
+    """The weights of a model, planned and checked, to be made one at a time; the options are those of `load`.
+
+    `into` is a network like it that is filled in place of a new one.
+    """
     from bestiary import building, placement
+    from bestiary.pulling import Puller, sites
 
     placement.check_dtype(dtype)
     place = placement.choose_device(device)
-    pack = _packer(quant, registry)
     model = building.build_empty(identified.architecture, identified.config)
     stated = identified.config.get("dtype") or identified.config.text.get("dtype")
 
-    def checked(checkpoint: Checkpoint) -> tuple[Plan, torch.dtype]:
+    def planned(
+        checkpoint: Checkpoint, request: PackingRequest
+    ) -> tuple[Plan, torch.dtype, tuple[Site, ...], PackingPlan | None]:
         kind = placement.choose_dtype(dtype, stated, checkpoint)
         plan = building.make_plan(identified.architecture, identified.config, model, checkpoint)
-        if pack is None:
-            placement.check_fits(building.nbytes(model, kind), place)
-        return plan, kind
+        found = sites(model, plan, checkpoint)
+        made = make_packing(replace(request, dtype_bytes=kind.itemsize), found, identified.config, place, registry)
+        if into is None:
+            placement.check_fits(building.needed_bytes(model, plan, checkpoint, kind, made), place)
+        return plan, kind, found, made
 
-    if not identified.repository.local and not identified.config.get("quantization_config"):
+    request, asked = packing or PackingRequest(), None
+    stated_packing = stated_quantization(identified.config, identified.repository, registry)
+    if stated_packing is not None:
+        asked = check_unpacked(request, *stated_packing, where=identified.config.origin)
+        request = PackingRequest()
+    elif not identified.repository.local:
         # What the headers show need not be found after gigabytes were fetched.
         try:
             with closing(weight_headers(identified, registry)) as headers:
-                checked(headers)
+                planned(headers, request)
         except WeightMismatch:
             raise
         except CheckpointError as error:
             # A part of a file cannot be verified: the whole one, which will be, decides.
             log.info("the headers of %s could not be read ahead: %s", identified.repository.origin, error.what)
-    checkpoint = open_checkpoint(identified, registry, progress)
-    try:
-        plan, kind = checked(checkpoint)
-        building.pull(model, plan, checkpoint, device=place, dtype=kind, pack=pack, progress=progress)
-        published, shapes = building.published(identified.architecture, identified.config, checkpoint)
-    finally:
-        checkpoint.close()
-    return LoadedModel(identified, model, published, shapes, place, kind, quant, cache_tokens, options or {}, progress)
+    with closing(open_checkpoint(identified, registry, progress, asked)) as checkpoint:
+        plan, kind, found, made = planned(checkpoint, request)
+        puller = Puller(model, plan, checkpoint, device=place, dtype=kind, into=into, progress=progress)
+        yield WeightStream(identified, plan, made, found, checkpoint, puller)
+
+
+def repack(
+    identified: Identified,
+    model: Any,
+    packing: PackingRequest,
+    dtype: torch.dtype,
+    device: torch.device,
+    changing: Callable[[], AbstractContextManager[None]],
+    progress: Callable[[Progress], None] | None = None,
+) -> Mapping[str, Packing]:
+    """Pull the weights of a running model anew, packed otherwise, while `changing` keeps everybody from it."""
+    from bestiary import pulling
+
+    options = {"dtype": dtype, "device": device, "packing": packing, "progress": progress, "into": model}
+    with open_weights(identified, identified.registry, **options) as stream, changing():
+        pulling.pull(stream.puller, stream.packing)
+        return {} if stream.packing is None else stream.packing.assigned
 
 
 def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:
     """Names and shapes of the weights; where the format allows, without fetching the files.  `read` may fail."""
     loader, names = choose_loader(identified.repository, registry)
-    if loader.headers is None:
+    stated = stated_quantization(identified.config, identified.repository, registry)
+    if loader.headers is None or stated is not None:  # packed tensors have their meaning only through the quantizer
         return open_checkpoint(identified, registry)
     checkpoint: Checkpoint = resolve(loader.headers)(identified.repository, names)
     return checkpoint
@@ -278,38 +322,6 @@ def check_cache_tokens(value: object) -> None:
     """Raises OptionError for what is no number of tokens."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 16 <= value < 1 << 40):
         raise OptionError(f"cache_tokens is {shown(value)}; a whole number of at least 16 is due.")
-
-
-def _checkpoint_quantizer(identified: Identified, registry: Registry) -> Quantizer | None:
-    stated = identified.config.get("quantization_config")
-    if not stated:
-        return None
-    method = stated.get("quant_method") if isinstance(stated, Mapping) else None
-    if not isinstance(method, str):
-        raise ConfigError("quantization_config has no quant_method.", where=identified.config.origin)
-    return find_quantizer(method, registry, where=identified.config.origin)
-
-
-def find_quantizer(scheme: str, registry: Registry, where: str | None = None) -> Quantizer:
-    """The quantizer that knows a scheme.  Raises MissingPlugin with the schemes that are known."""
-    known = {name: record for record, _ in registry.records(Quantizer) for name in record.schemes}
-    if scheme not in known:
-        raise MissingPlugin(
-            f'No installed plugin knows the quantization scheme "{scheme}".',
-            where=where,
-            fix=f"schemes that are installed: {', '.join(sorted(known)) or 'none'}",
-        )
-    return known[scheme]
-
-
-def _packer(quant: str | None, registry: Registry) -> Callable[[str, torch.Tensor], Any] | None:
-    if quant is None:
-        return None
-    quantizer = find_quantizer(quant, registry)
-    if quantizer.pack is None:
-        raise OptionError(f'The scheme "{quant}" can be read, but not made while loading.')
-    pack = resolve(quantizer.pack)
-    return lambda name, tensor: pack(tensor, quant)
 
 
 def _reporting(

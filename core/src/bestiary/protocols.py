@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import torch
 
     from bestiary.nn.packed import Packed
-    from bestiary.records import Progress
+    from bestiary.pulling import Puller
+    from bestiary.records import Packing, Progress
 
 
 class Repository(Protocol):
@@ -65,10 +66,16 @@ class Checkpoint(Protocol):
         """Bytes in the file."""
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor; it may view the file, so copy it before `release`.  Raises CheckpointError."""
+        """The tensor; it may view the file, and is never written to.  Raises CheckpointError.
+
+        It stays good until `close`.  Whether its numbers are those of an unchanged file, the next `release` tells.
+        """
 
     def release(self) -> None:
-        """Give back the memory of what was read so far; tensors returned by `read` must not be used afterwards."""
+        """Give back the memory of what was read so far; what views the file is read again when it is touched.
+
+        Raises CheckpointError if the file changed.
+        """
 
     def close(self) -> None:
         """Release the files."""
@@ -82,3 +89,14 @@ class PackedCheckpoint(Checkpoint, Protocol):
 
     def packed(self, name: str) -> Packed | None:
         """The tensor as the format packs it, for as long as the model lives; None where `read` is the way to it."""
+
+
+class PackingPlan(Protocol):
+    """How the weights of one model are to be packed: judged before any is read, and then done."""
+
+    @property
+    def assigned(self) -> Mapping[str, Packing]:
+        """What becomes of each `Site`, by parameter name."""
+
+    def weights(self, puller: Puller) -> Iterator[tuple[str, torch.Tensor | Packed]]:
+        """Every parameter that `puller` knows, exactly once and in any order, packed or plain."""

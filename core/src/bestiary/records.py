@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-API = (1, 1)
+API = (1, 2)
 """The version of the hooks and records: a new field or argument raises the second number, a removal the first."""
 
 
@@ -110,6 +110,10 @@ class Loader:
     text: str | None = None
     """"module:function" (repository, name) -> bestiary.generation.carried.CarriedText, for formats that carry the
     tokenizer and the chat template in the weight file."""
+    options: tuple[str, ...] = ()
+    """Options of `bestiary.load` that `identify` takes by name."""
+    shared: bool = False
+    """Whether other formats have the same endings: then the first bytes of a file decide, through `sniff`."""
     priority: int = 0
     """Of two formats in one repository the higher is taken."""
     api: tuple[int, int] = API
@@ -120,16 +124,73 @@ class Quantizer:
     """One way to hold a weight in fewer bits."""
 
     name: str
-    schemes: tuple[str, ...]
-    """Names under which users ask for it, and values of `quant_method` in `quantization_config`."""
+    schemes: tuple[str, ...] = ()
+    """Names under which users ask for it as `quant`."""
     pack: str | None = None
-    """"module:function" (tensor, scheme) -> packed weight; None where the scheme is only read."""
+    """"module:function" (tensor, scheme) -> packed weight, of every linear layer alike; None leaves it plain."""
+    plan: str | None = None
+    """"module:function" (PackingRequest, Sites, Config, torch.device) -> bestiary.protocols.PackingPlan, in place of
+    `pack` where weights are packed differently; such a quantizer also serves requests that name no scheme."""
+    methods: tuple[str, ...] = ()
+    """Values of `quant_method` in `quantization_config` whose checkpoints it reads."""
+    recognise: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether a `quantization_config` without `quant_method` is one of its own."""
+    files: tuple[str, ...] = ()
+    """Names of files that hold the `quantization_config` of checkpoints whose config.json has none."""
     load: str | None = None
-    """"module:function" (checkpoint, quantization_config) -> Checkpoint whose packed groups appear as one weight."""
+    """"module:function" (checkpoint, quantization_config, asked) -> Checkpoint with packed groups as one weight each;
+    `asked` is the `quant` of the user, who may name what the checkpoint is packed in."""
     linear: str | None = None
     """"module:Class" of the packed weight: multiply(x), dequantize(), shape, nbytes."""
     devices: tuple[str, ...] = ("cpu", "cuda")
     api: tuple[int, int] = API
+
+
+@dataclass(frozen=True)
+class Site:
+    """A weight of a network that can be packed."""
+
+    name: str
+    """The parameter, such as "model.layers.0.mlp.up_proj.weight"."""
+    shape: tuple[int, ...]
+    """[out, in], or [experts, out, in]."""
+    role: str
+    """"linear", "embedding", "head" (also of an embedding that is the head too) or "experts"."""
+    stored: str
+    """How the checkpoint has it: "BF16", "Q4_K"."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What becomes of one weight."""
+
+    scheme: str | None
+    """None: it stays as the checkpoint has it."""
+    nbytes: int
+    """What it will take in memory."""
+    why: str = ""
+    """The reason, where it is not what was asked for."""
+    device: str | None = None
+    """Where it is to lie; None: with the rest of the model."""
+
+
+@dataclass(frozen=True)
+class PackingRequest:
+    """What a user asked of the packing of a model (see the options of `bestiary.load`)."""
+
+    quant: str | int | Callable[[Site], str | None] | None = None
+    topology: str | Mapping[str, Any] | None = None
+    organization: str | None = None
+    imatrix: str | Mapping[str, Any] | None = None
+    """The path of an importance matrix, or what one holds: a tensor [in], or [experts, in], by parameter name."""
+    calibration_file: str | None = None
+    encode: Callable[[str], Sequence[int]] | None = None
+    """The tokenizer of the model, where its pipeline has one."""
+    dtype_bytes: int = 2
+    """Bytes of a number that stays plain."""
+
+    def __bool__(self) -> bool:
+        return any(value is not None for value in (self.quant, self.topology, self.imatrix, self.calibration_file))
 
 
 @dataclass(frozen=True)
@@ -139,7 +200,8 @@ class PipelineType:
     task: str
     pipeline: str
     """"module:Class" (identified, pull): it reads the small files that it needs from the `bestiary.loading.Identified`,
-    so that what they lack is told first, and then calls pull() for the LoadedModel."""
+    so that what they lack is told first, and then calls pull() for the LoadedModel, or pull(encode=...) with the
+    tokenizer's function from a text to ids, which calibration needs."""
     options: tuple[str, ...] = ()
     """Options of `bestiary.load` that are meant for it; they come in `LoadedModel.options`."""
     api: tuple[int, int] = API
@@ -201,6 +263,8 @@ class SourceOptions:
     cache_dir: str | None = None
     offline: bool = False
     progress: Callable[["Progress"], None] | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What a user said of the weight file, by option of a Loader."""
 
 
 @dataclass(frozen=True)

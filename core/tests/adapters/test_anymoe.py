@@ -218,7 +218,7 @@ def test_experts_are_packed_as_the_model_is(mix: Callable, case_of: Callable, ot
     base = replace(case.base, model=copy.deepcopy(case.model))
     for module in base.model.modules():
         if isinstance(module, Linear):
-            module.pack(Packed(module.weight.detach()))
+            module.hold(Packed(module.weight.detach()))
     repositories = [Folder(each.folder, "x") for each in others("llama")]
     config = replace(CONFIG, model_ids=("a", "b"))
     model = attach_anymoe(base, config, repositories, default_registry(), pack=lambda name, tensor: Packed(tensor))

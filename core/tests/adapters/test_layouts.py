@@ -152,7 +152,7 @@ def test_packed(dora: bool, case_of: Callable, train: Callable, leased: Callable
     with torch.no_grad():
         for path, module in case.model.named_modules():
             if path.endswith("_proj"):
-                module.pack(Bytes(module.weight))
+                module.hold(Bytes(module.weight))
                 case.reference.model.get_submodule(path).weight.copy_(module.packed.dequantize())
     trained = train(case, target_modules=["q_proj", "o_proj", "up_proj"], use_dora=dora)
     tokens = case.prompt(13)

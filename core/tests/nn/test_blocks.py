@@ -174,7 +174,7 @@ def test_linear_over_a_tensor_and_over_a_packed_weight(shape: tuple[int, ...], b
     offset = linear.bias.numpy() if linear.bias is not None else 0.0
     np.testing.assert_allclose(linear(x).numpy(), x.numpy() @ weight.T + offset, rtol=0, atol=1e-5)
 
-    linear.pack(Int8Rows(linear.weight.detach()))
+    linear.hold(Int8Rows(linear.weight.detach()))
     scales = np.abs(weight).max(1, keepdims=True) / 127
     rounded = np.round(weight / scales) * scales
     np.testing.assert_allclose(linear(x).numpy(), x.numpy() @ rounded.T + offset, rtol=0, atol=1e-5)
@@ -183,6 +183,6 @@ def test_linear_over_a_tensor_and_over_a_packed_weight(shape: tuple[int, ...], b
 
 def test_packing_releases_the_tensor() -> None:
     linear = Linear(16, 5, bias=True)
-    linear.pack(Int8Rows(random(5, 16)))
+    linear.hold(Int8Rows(random(5, 16)))
     assert linear.weight is None
     assert [name for name, _ in linear.named_parameters()] == ["bias"]

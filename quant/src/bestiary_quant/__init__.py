@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import bestiary
+from bestiary_quant.checkpoints.resolver import READERS, recognise
+from bestiary_quant.ggml.header import sniff as sniff_ggml
 from bestiary_quant.gguf.header import sniff
-from bestiary_quant.making.schemes import SCHEMES
+from bestiary_quant.planning.choosing import NAMES
 
 
 @bestiary.hookimpl
@@ -20,10 +22,32 @@ def bestiary_loaders() -> Sequence[bestiary.Loader]:
             identify="bestiary_quant.gguf.identity:identify",
             choose="bestiary_quant.gguf.selection:chosen",
             text="bestiary_quant.gguf_tokenizer.carried:carried_text",
-        )
+        ),
+        bestiary.Loader(
+            "ggml",
+            (".bin", ".ggml"),
+            sniff_ggml,
+            "bestiary_quant.ggml.selection:files",
+            "bestiary_quant.ggml.checkpoint:open",
+            identify="bestiary_quant.ggml.identity:identify",
+            choose="bestiary_quant.ggml.selection:chosen",
+            text="bestiary_quant.ggml.carried:carried_text",
+            options=("gqa",),
+            shared=True,
+            priority=-1,
+        ),
     ]
 
 
 @bestiary.hookimpl
 def bestiary_quantizers() -> Sequence[bestiary.Quantizer]:
-    return [bestiary.Quantizer("blocks", tuple(SCHEMES), pack="bestiary_quant.making.pack:pack")]
+    return [
+        bestiary.Quantizer("blocks", NAMES, plan="bestiary_quant.planning.plan:plan"),
+        bestiary.Quantizer(
+            "checkpoints",
+            methods=tuple(READERS),
+            recognise=recognise,
+            files=("quantize_config.json", "quant_config.json", "hf_quant_config.json"),
+            load="bestiary_quant.checkpoints.loading:load",
+        ),
+    ]

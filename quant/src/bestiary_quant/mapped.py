@@ -24,7 +24,7 @@ class MappedFile:
 
     def __init__(self, path: str | os.PathLike[str], origin: str | None = None) -> None:
         self.origin = str(path) if origin is None else origin
-        self._fresh = False
+        self._read = False
         try:
             # Not blocking, because opening a pipe in place of a file would wait for ever.
             self._file = open(  # noqa: SIM115  (closed by `close`)
@@ -60,14 +60,13 @@ class MappedFile:
         if self._file.closed:
             raise CheckpointError("A tensor was asked for after the file was closed.", where=self.origin)
         self.check_unchanged()
-        self._fresh = True
+        self._read = True
         return torch.from_numpy(numpy.asarray(_Pages(self.buffer, start, end)))
 
     def release(self) -> None:
         """Give the resident pages back, which views read again.  Raises CheckpointError if the file changed."""
-        if self._file.closed or not self._fresh:
+        if self._file.closed or not self._read:
             return
-        self._fresh = False
         if hasattr(self.buffer, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
             self.buffer.madvise(mmap.MADV_DONTNEED)
         self.check_unchanged()

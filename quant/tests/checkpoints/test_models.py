@@ -1,7 +1,7 @@
 """Whole tiny models: networks built from packed checkpoints answer as transformers does with the same numbers."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,12 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bestiary.building import build_empty, make_plan, pull, resident_bytes
+from bestiary.building import build_empty, make_plan, resident_bytes
 from bestiary.checkpoints import safetensors_checkpoint
+from bestiary.errors import ConfigError, MissingPlugin, OptionError
 from bestiary.generation.cache import SequenceCache, make_batch
-from bestiary.loading import identify_model
+from bestiary.identified import identify_model
+from bestiary.loading import load_weights
 from bestiary.nn import CausalLM, Embedding, Experts, Linear
-from bestiary.records import SourceOptions
+from bestiary.pulling import Puller, pull
+from bestiary.records import PackingRequest, SourceOptions
 from bestiary.registry import default_registry
 from bestiary.sources.folder import Folder
 from bestiary.testing.reference import Reference, make_reference
@@ -107,7 +110,7 @@ def test_a_packed_model_gives_the_logits_of_its_numbers(case: Case) -> None:
     identified = identify_model(str(case.folder), SourceOptions(), default_registry())
     model = build_empty(identified.architecture, identified.config)
     plan = make_plan(identified.architecture, identified.config, model, case.checkpoint)
-    pull(model, plan, case.checkpoint, device=torch.device("cpu"), dtype=torch.float32)
+    pull(Puller(model, plan, case.checkpoint, device=torch.device("cpu"), dtype=torch.float32))
     case.checkpoint.close()
     assert isinstance(model, CausalLM)
     plain = {
@@ -133,3 +136,72 @@ def test_the_same_weights_as_plain_numbers(case: Case) -> None:
         "F32",
         {"gptq": "GPTQ4", "awq": "AWQ4", "fp8": "FP8", "mlx": "AFQ4"}.get(case.method, case.method.upper()),
     }
+
+
+# From config.json alone
+
+
+def opened(folder: Path, **options: Any) -> CausalLM:
+    registry = default_registry()
+    identified = identify_model(str(folder), SourceOptions(), registry)
+    model = load_weights(identified, registry, packing=PackingRequest(**options)).model
+    assert isinstance(model, CausalLM)
+    return model
+
+
+def stated(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_what_the_configuration_names_reads_the_weights(case: Case) -> None:
+    expected = case.reference.logits(PROMPT)
+    torch.testing.assert_close(logits(opened(case.folder)), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("case", ["mlx"], indirect=True)
+def test_mlx_states_it_under_a_key_of_its_own(case: Case) -> None:
+    def rename(config: dict[str, Any]) -> None:
+        config["quantization"] = config.pop("quantization_config")
+
+    stated(case.folder, rename)
+    assert isinstance(opened(case.folder).model.layers[0].mlp.up_proj.packed, CodedMatrix)
+
+
+@pytest.mark.parametrize(
+    ("case", "file"), [("gptq", "quantize_config.json"), ("awq", "quant_config.json")], indirect=["case"]
+)
+def test_older_checkpoints_state_it_beside_the_configuration(case: Case, file: str) -> None:
+    aside = {name: value for name, value in METHODS[case.method].items() if name != "quant_method"}
+    if case.method == "awq":
+        aside["w_bit"] = aside.pop("bits")
+    (case.folder / file).write_text(json.dumps(aside))
+    stated(case.folder, lambda config: config.pop("quantization_config"))
+    expected = case.reference.logits(PROMPT)
+    torch.testing.assert_close(logits(opened(case.folder)), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("case", ["gptq"], indirect=True)
+def test_a_request_may_name_what_is_there_and_nothing_else(case: Case) -> None:
+    assert isinstance(opened(case.folder, quant="marlin").model.layers[0].mlp.up_proj.packed, CodedMatrix)
+    assert isinstance(opened(case.folder, quant="GPTQ4").model.layers[0].mlp.up_proj.packed, CodedMatrix)
+    for wrong in ({"quant": "q4k"}, {"quant": "awq"}, {"quant": 4}, {"topology": {"0": {"isq": "q8_0"}}}):
+        with pytest.raises(OptionError) as caught:
+            opened(case.folder, **wrong)
+        told = str(caught.value)
+        assert "gptq" in told and "config.json" in told and next(iter(wrong)) in told
+
+
+@pytest.mark.parametrize("case", ["gptq"], indirect=True)
+def test_unknown_methods_name_those_that_are_read(case: Case) -> None:
+    stated(case.folder, lambda config: config["quantization_config"].update(quant_method="gguf9"))
+    with pytest.raises(MissingPlugin, match="gguf9") as caught:
+        opened(case.folder)
+    assert "compressed-tensors" in str(caught.value)
+    stated(case.folder, lambda config: config.update(quantization_config=[1]))
+    with pytest.raises(ConfigError, match="an object is due"):
+        opened(case.folder)
+    stated(case.folder, lambda config: config.update(quantization_config={"some": "thing"}))
+    with pytest.raises(MissingPlugin, match="without quant_method"):
+        opened(case.folder)

@@ -123,7 +123,7 @@ def test_a_changed_file_is_noticed(change: str, tmp_path: Path, converting: Modu
     for look in (lambda: found.read("Q4_0"), lambda: found.packed("Q4_0"), found.release):
         with pytest.raises(CheckpointError, match="changed"):
             look()
-        found._parts[0].mapped._fresh = True  # type: ignore[union-attr]
+        found._parts[0].mapped._read = True  # type: ignore[union-attr]
     found.close()
 
 

@@ -11,6 +11,7 @@ from bestiary.records import SourceOptions
 from bestiary.sources.file import open_file
 from bestiary.sources.folder import Folder
 from bestiary_quant.gguf.selection import choose, files, models
+from bestiary_quant.gguf.selection import chosen as by_bits
 
 MANY = {
     "README.md": 1,
@@ -133,3 +134,22 @@ def test_folders_and_single_files(tmp_path: Path, repository: Callable[[], Folde
     assert files(open_file(str(tmp_path / "b.gguf"), SourceOptions())) == ("b.gguf",)
     both = ("a-00001-of-00002.gguf", "a-00002-of-00002.gguf")
     assert files(open_file(str(tmp_path / both[1]), SourceOptions())) == both
+
+
+@pytest.mark.parametrize(
+    ("bits", "name"),
+    [("4", "Qwen3-0.6B-Q4_K_M.gguf"), ("8", "Qwen3-0.6B-Q8_0.gguf")],
+)
+def test_a_number_of_bits_takes_the_usual_type(
+    bits: str, name: str, tmp_path: Path, repository: Callable[[], Folder]
+) -> None:
+    for other in MANY:
+        (tmp_path / other).write_bytes(b"x")
+    assert by_bits(repository(), bits) == (name,)
+    with pytest.raises(CheckpointError, match='No file is called "6"'):
+        by_bits(repository(), "6")
+
+
+def test_of_one_model_a_number_of_bits_is_how_to_pack_it(tmp_path: Path, repository: Callable[[], Folder]) -> None:
+    (tmp_path / "Qwen3-0.6B-BF16.gguf").write_bytes(b"x")
+    assert by_bits(repository(), "4") is None

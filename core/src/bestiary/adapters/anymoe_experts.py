@@ -141,10 +141,8 @@ def _sharing(block: nn.Module) -> nn.Module:
 def _put(block: nn.Module, name: str, tensor: torch.Tensor, base: Base, pack: Pack | None) -> None:
     path, _, attribute = name.rpartition(".")
     module = block.get_submodule(path)
-    packed = pack(name, tensor) if pack and isinstance(module, Linear) and attribute == "weight" else None
-    if packed is not None and isinstance(module, Linear):
-        module.pack(packed)
-        return
+    parameter = nn.Parameter(tensor.to(base.device), requires_grad=False)
     if isinstance(module, Linear) and attribute == "weight":
-        module.packed = None
-    setattr(module, attribute, nn.Parameter(tensor.to(base.device), requires_grad=False))
+        module.hold((pack(name, tensor) if pack else None) or parameter)
+    else:
+        setattr(module, attribute, parameter)

@@ -53,7 +53,7 @@ class SafetensorsFile:
         self.origin = str(path) if origin is None else origin
         self._map: mmap.mmap | None = None
         self._bytes: torch.Tensor | None = None
-        self._fresh = False
+        self._read = False
         if sys.byteorder != "little":
             raise CheckpointError("Safetensors are little-endian, and this machine is not", where=self.origin)
         try:
@@ -116,7 +116,7 @@ class SafetensorsFile:
             shape = (*shape[:-1], shape[-1] // 2)
         if entry.start == entry.end:
             return torch.empty(shape, dtype=kind)
-        self._fresh = True
+        self._read = True
         data = self._bytes[entry.start : entry.end]
         if entry.start % kind.itemsize:
             data = data.clone()
@@ -143,9 +143,8 @@ class SafetensorsFile:
 
         Tensors that `read` returned stay valid memory, and would be read from the disk again.
         """
-        if self._map is None or not self._fresh:
+        if self._map is None or not self._read:
             return
-        self._fresh = False
         if hasattr(self._map, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
         self._check_unchanged()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bestiary.cli.options import Device, Dtype, Json, Model, Offline, Plugin, Revision
+from bestiary.cli.options import Device, Dtype, Json, Model, Offline, Plugin, Quant, Revision
 from bestiary.cli.text import columns
 from bestiary.errors import OptionError, shown
 from bestiary.progress import bar
@@ -32,7 +32,7 @@ def bench(
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the speeds; needs matplotlib.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    quant: Annotated[str | None, typer.Option(help="Pack the weights while they load.")] = None,
+    quant: Quant = None,
     revision: Revision = None,
     plugin: Plugin = None,
     offline: Offline = False,

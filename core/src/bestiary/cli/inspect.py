@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bestiary.cli.options import CacheDir, Model, Offline, Plugin, Revision
+from bestiary.cli.options import CacheDir, Device, Model, Offline, Organization, Plugin, Quant, Revision, Topology
 from bestiary.cli.text import columns, quantity, size
-from bestiary.loading import Identified, choose_loader, identify_model, weight_headers
-from bestiary.records import SourceOptions
-from bestiary.registry import default_registry
+from bestiary.errors import OptionError
+from bestiary.identified import Identified, identify_model
+from bestiary.loading import choose_loader, weight_headers
+from bestiary.packing import make_packing, stated_quantization
+from bestiary.protocols import Checkpoint
+from bestiary.records import PackingRequest, SourceOptions
+from bestiary.registry import Registry, default_registry
 from bestiary.weights import Plan
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def inspect(
@@ -22,13 +30,21 @@ def inspect(
     cache_dir: CacheDir = None,
     offline: Offline = False,
     everything: Annotated[bool, typer.Option("--all", help="One line for each parameter, layers not folded.")] = False,
+    quant: Quant = None,
+    topology: Topology = None,
+    organization: Organization = None,
+    device: Device = "auto",
 ) -> None:
-    """Print a model's identity, its weight plan, its sizes, and what would be fetched."""
+    """Print a model's identity, its weight plan, its sizes, and what would be fetched.
+
+    With --quant or --topology it also prints what becomes of each weight when the model is packed so.
+    """
     from bestiary.building import build_empty, make_plan
 
     registry = default_registry()
     options = SourceOptions(revision=revision, cache_dir=cache_dir, offline=offline)
-    identified = identify_model(model, options, registry, plugin)
+    identified = identify_model(model, options, registry, plugin, quant)
+    request = PackingRequest(None if identified.chosen else quant, topology, organization)
     loader, names = choose_loader(identified.repository, registry)
     typer.echo(_identity(identified, loader.name))
     typer.echo(_files(identified, names))
@@ -37,6 +53,7 @@ def inspect(
     with closing(weight_headers(identified, registry)) as checkpoint:
         plan = make_plan(identified.architecture, identified.config, network, checkpoint)
         stored = sum(checkpoint.nbytes(name) for name in checkpoint.names())
+        packing = _packing(identified, registry, request, network, plan, checkpoint, device) if request else ""
     count = sum(parameter.numel() for parameter in network.parameters())
     if plan.ties:
         count -= sum(parameter.numel() for name, parameter in network.named_parameters() if name in plan.ties)
@@ -45,6 +62,43 @@ def inspect(
         f"{size(2 * count)} in bfloat16"
     )
     typer.echo(_plan(plan, shapes, everything))
+    if packing:
+        typer.echo(packing)
+
+
+def _packing(
+    identified: Identified,
+    registry: Registry,
+    request: PackingRequest,
+    network: nn.Module,
+    plan: Plan,
+    checkpoint: Checkpoint,
+    device: str,
+) -> str:
+    """What becomes of each weight, weights that fare alike as one line, and the sum."""
+    from bestiary.building import fold, needed_bytes
+    from bestiary.placement import choose_device, choose_dtype
+    from bestiary.pulling import sites
+
+    config, place = identified.config, choose_device(device)
+    if stated_quantization(config, identified.repository, registry) is not None:
+        raise OptionError("The checkpoint is packed already.", where=config.origin, fix="leave --quant away")
+    dtype = choose_dtype("auto", config.get("dtype") or config.text.get("dtype"), checkpoint)
+    found = sites(network, plan, checkpoint)
+    made = make_packing(replace(request, dtype_bytes=dtype.itemsize), found, config, place, registry)
+    assert made is not None
+    stored = {site.name: site.stored for site in found}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, packing in made.assigned.items():
+        kind = packing.scheme or f"{stored[name]}, as it is"
+        alike.setdefault((f"{kind} on {packing.device}" if packing.device else kind, packing.why), []).append(name)
+    rows = [
+        (title, kind, size(sum(made.assigned[name].nbytes for name in members)), why)
+        for (kind, why), names in alike.items()
+        for title, members in fold(names)
+    ]
+    total = needed_bytes(network, plan, checkpoint, dtype, made)
+    return f"packing\n{columns(rows)}\nin memory    {size(total)}"
 
 
 def _identity(identified: Identified, loader: str) -> str:

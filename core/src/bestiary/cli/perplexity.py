@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from bestiary.cli.options import Device, Dtype, Model, Offline, Plugin, Revision
+from bestiary.cli.options import (
+    CalibrationFile,
+    Device,
+    Dtype,
+    Imatrix,
+    Model,
+    Offline,
+    Organization,
+    Plugin,
+    Quant,
+    Revision,
+    Topology,
+)
 from bestiary.errors import OptionError, RequestError
 from bestiary.progress import bar
 from bestiary.records import Progress
@@ -20,7 +32,11 @@ def perplexity(
     stride: Annotated[int | None, typer.Option(help="From window to window; half a window where left out.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    quant: Annotated[str | None, typer.Option(help="Pack the weights while they load.")] = None,
+    quant: Quant = None,
+    topology: Topology = None,
+    organization: Organization = None,
+    imatrix: Imatrix = None,
+    calibration_file: CalibrationFile = None,
     revision: Revision = None,
     plugin: Plugin = None,
     offline: Offline = False,
@@ -31,7 +47,17 @@ def perplexity(
     from bestiary.generation.perplexity import perplexity as measured
 
     with bestiary.load(
-        model, dtype=dtype, device=device, quant=quant, revision=revision, plugin=plugin, offline=offline
+        model,
+        dtype=dtype,
+        device=device,
+        quant=quant,
+        topology=topology,
+        organization=organization,
+        imatrix=imatrix,
+        calibration_file=calibration_file,
+        revision=revision,
+        plugin=plugin,
+        offline=offline,
     ) as pipe:
         window = min(window, pipe.engine.context_length)
         step = stride or max(1, window // 2)

@@ -9,7 +9,21 @@ import typer
 
 from bestiary.cli.answer import show
 from bestiary.cli.chat import Conversation, converse
-from bestiary.cli.options import CacheDir, Device, Dtype, Model, Offline, Plugin, Revision
+from bestiary.cli.options import (
+    CacheDir,
+    CacheType,
+    CalibrationFile,
+    Device,
+    Dtype,
+    Imatrix,
+    Model,
+    Offline,
+    Organization,
+    Plugin,
+    Quant,
+    Revision,
+    Topology,
+)
 from bestiary.errors import OptionError
 
 
@@ -35,7 +49,12 @@ def run(
     stats: Annotated[bool, typer.Option(help="Print tokens per second after an answer.")] = True,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    quant: Annotated[str | None, typer.Option(help="Pack the weights while they load.")] = None,
+    quant: Quant = None,
+    topology: Topology = None,
+    organization: Organization = None,
+    imatrix: Imatrix = None,
+    calibration_file: CalibrationFile = None,
+    cache_type: CacheType = "auto",
     revision: Revision = None,
     plugin: Plugin = None,
     cache_dir: CacheDir = None,
@@ -57,6 +76,8 @@ def run(
     sampling = {name: value for name, value in given.items() if value is not None}
     merged(Sampling(), sampling)  # what is out of bounds is told before a model is loaded
     own: dict[str, Any] = {"draft": draft} if draft else {}
+    if cache_type != "auto":
+        own["cache_type"] = cache_type
     asked: dict[str, Any] = dict(sampling)
     if adapter:
         own["adapters"], asked["adapter"] = {"cli": adapter}, "cli"
@@ -71,6 +92,10 @@ def run(
         dtype=dtype,
         device=device,
         quant=quant,
+        topology=topology,
+        organization=organization,
+        imatrix=imatrix,
+        calibration_file=calibration_file,
         revision=revision,
         plugin=plugin,
         cache_dir=cache_dir,

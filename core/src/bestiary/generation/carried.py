@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bestiary.generation.tokenizer import Tokenizer
-from bestiary.identity import best_loader
-from bestiary.loading import Identified
+from bestiary.identified import Identified
+from bestiary.identity import best_loader, first_file
+from bestiary.protocols import Repository
 from bestiary.records import resolve
+from bestiary.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,13 @@ class CarriedText:
 
 def carried_text(identified: Identified) -> CarriedText | None:
     """What the weight files of a model carry, where their format does; they are one with the weights."""
-    files = identified.repository.files()
-    loader = best_loader(files, identified.registry)
+    return carried_by(identified.repository, identified.registry)
+
+
+def carried_by(repository: Repository, registry: Registry) -> CarriedText | None:
+    """What the weight files of a repository carry, whatever model it holds."""
+    loader = best_loader(repository, registry)
     if loader is None or loader.text is None:
         return None
-    name = next(name for name in files if name.endswith(loader.suffixes))
-    found: CarriedText = resolve(loader.text)(identified.repository, name)
+    found: CarriedText = resolve(loader.text)(repository, first_file(repository, loader))
     return found

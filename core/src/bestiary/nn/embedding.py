@@ -17,9 +17,11 @@ class Embedding(nn.Module):
         self.packed: PackedWeight | None = None
         self.dtype = torch.float32
 
-    def pack(self, packed: PackedWeight, dtype: torch.dtype) -> None:
-        """Hold `packed` in place of the tensor, which is released; its rows become `dtype` when they are asked for."""
-        self.weight, self.packed, self.dtype = None, packed, dtype
+    def hold(self, weight: nn.Parameter | PackedWeight, dtype: torch.dtype) -> None:
+        """Take `weight` in place of what is held; rows of a packed one become `dtype` when they are asked for."""
+        plain = isinstance(weight, nn.Parameter)
+        self.weight, self.packed = (weight, None) if plain else (None, weight)  # type: ignore[assignment]
+        self.dtype = dtype
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.packed.rows(tokens).dequantize(self.dtype) if self.packed else F.embedding(tokens, self.weight)  # type: ignore[arg-type]

@@ -73,6 +73,8 @@ class ExpertsAdapter(Protocol):
 class Experts(nn.Module):
     """Gated feed-forward experts, stacked: gate and up [E, I, D], down [E, D, I]."""
 
+    projections = ("gate_proj", "up_proj", "down_proj")
+
     def __init__(self, dim: int, hidden: int, count: int, act: str = "silu") -> None:
         super().__init__()
         self.gate_proj = nn.Parameter(torch.empty(count, hidden, dim))
@@ -82,10 +84,14 @@ class Experts(nn.Module):
         self.packed: dict[str, PackedStack] = {}
         self.adapter: ExpertsAdapter | None = None
 
-    def pack(self, name: str, packed: PackedStack) -> None:
-        """Hold `packed` in place of the projection `name`, which is released."""
-        setattr(self, name, None)
-        self.packed[name] = packed
+    def hold(self, name: str, weight: nn.Parameter | PackedStack) -> None:
+        """Take `weight` in place of what the projection `name` holds, which is released."""
+        if isinstance(weight, nn.Parameter):
+            setattr(self, name, weight)
+            self.packed.pop(name, None)
+        else:
+            setattr(self, name, None)
+            self.packed[name] = weight
 
     def forward(self, x: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """x [T, D], weights and indices [T, K] -> [T, D]: tokens are grouped by expert, so each expert runs once."""

@@ -17,7 +17,7 @@ class LinearAdapter(Protocol):
 
 
 class Linear(nn.Module):
-    """y = x W' + b, for x [..., in].  `pack` replaces W by a packed weight; everything else stays as it was."""
+    """y = x W' + b, for x [..., in], where W is a parameter or a packed weight (see `hold`)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__()
@@ -26,9 +26,10 @@ class Linear(nn.Module):
         self.packed: PackedWeight | None = None
         self.adapter: LinearAdapter | None = None
 
-    def pack(self, packed: PackedWeight) -> None:
-        """Hold `packed` in place of the tensor, which is released."""
-        self.weight, self.packed = None, packed
+    def hold(self, weight: nn.Parameter | PackedWeight) -> None:
+        """Take `weight` in place of what is held, which is released."""
+        plain = isinstance(weight, nn.Parameter)
+        self.weight, self.packed = (weight, None) if plain else (None, weight)  # type: ignore[assignment]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed is None:

@@ -15,7 +15,6 @@ from bestiary.adapters.residency import Adapters
 from bestiary.building import resident_bytes
 from bestiary.config import Config
 from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError
-from bestiary.generation.carried import carried_text
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion, collect
 from bestiary.generation.constraints.compiler import ConstraintCompiler
@@ -30,11 +29,13 @@ from bestiary.generation.engine.statistics import Statistics
 from bestiary.generation.engine.terms import Terms
 from bestiary.generation.sampling import defaults_from, merged
 from bestiary.generation.template import ChatTemplate
-from bestiary.generation.tokenizer import Tokenizer
-from bestiary.loading import Identified, LoadedModel, generation_config
+from bestiary.identified import Identified
+from bestiary.loading import LoadedModel, generation_config, repack
 from bestiary.nn import CausalLM, LanguageModel
 from bestiary.pipelines.text_engine import compile_blocks, make_engine
 from bestiary.pipelines.text_options import OWN, TextOptions
+from bestiary.pipelines.text_tokens import Spoken, spoken
+from bestiary.records import Packing, PackingRequest, Progress, Site
 
 Prompt = str | Sequence[int]
 
@@ -54,9 +55,9 @@ class TextPipeline:
     def __init__(self, identified: Identified, pull: Callable[[], LoadedModel]) -> None:
         recommended = generation_config(identified.repository)
         self.identified = identified
-        carried = carried_text(identified)
-        self.tokenizer = carried.tokenizer if carried else Tokenizer.from_repository(identified.repository)
-        self.chats = self._chat_encoder(carried.chat_templates if carried else {})
+        found = spoken(identified)
+        self.tokenizer = found.tokenizer
+        self.chats = self._chat_encoder(found)
         self.sampling = defaults_from(recommended)
         loaded = pull()
         options = TextOptions(**loaded.options)
@@ -68,7 +69,7 @@ class TextPipeline:
         if options.compile:
             compile_blocks(loaded.model)
         self._weight_bytes = resident_bytes(loaded.model)
-        ends = self._end_tokens(recommended) | (carried.end_tokens if carried else frozenset())
+        ends = self._end_tokens(recommended) | found.end_tokens
         self.engine: Engine | None = make_engine(options, loaded, self.tokenizer, ends)
 
     # Completion
@@ -163,6 +164,32 @@ class TextPipeline:
         return self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
 
     # Life
+
+    def requantize(
+        self,
+        quant: str | int | Callable[[Site], str | None] | None = None,
+        *,
+        topology: str | Mapping[str, Any] | None = None,
+        organization: str | None = None,
+        imatrix: str | Mapping[str, Any] | None = None,
+        calibration_file: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Mapping[str, Packing]:
+        """Pack the weights of the running model anew, from its files; without arguments they stay as these have them.
+
+        The arguments are those of `bestiary.load`.  Requests that run wait meanwhile and go on with the new weights.
+        Returns what became of each weight.  Raises what `load` raises, before anything is changed, and OptionError for
+        a model that mixes experts or adapters by itself.
+        """
+        engine = self._running()
+        if engine.adapters is None:
+            raise OptionError("The weights of a model that mixes adapters or experts by itself cannot be packed anew.")
+        request = PackingRequest(quant, topology, organization, imatrix, calibration_file, self.tokenizer.encode)
+        model = engine.model
+        assert isinstance(model, CausalLM)
+        packing = repack(self.identified, model, request, self.dtype, self.device, engine.changing, progress)
+        self._weight_bytes = resident_bytes(model)
+        return packing
 
     @property
     def config(self) -> Config:
@@ -262,7 +289,7 @@ class TextPipeline:
             raise TemplateError(self.chats.what, where=self.chats.where, fix=self.chats.fix)
         return self.chats
 
-    def _chat_encoder(self, carried: Mapping[str, str]) -> ChatEncoder | TemplateError:
+    def _chat_encoder(self, found: Spoken) -> ChatEncoder | TemplateError:
         """The error is kept for the first chat: a model without a template can still continue text."""
         fallback = self.identified.architecture.chat_template
         if fallback and any(self.tokenizer.id(text) is None for text in fallback.stop):
@@ -270,8 +297,8 @@ class TextPipeline:
             fallback = None
         try:
             template = ChatTemplate.from_repository(
-                self.identified.repository,
-                carried=carried,
+                found.repository,
+                carried=found.chat_templates,
                 fallback=fallback,
                 special_tokens=self.tokenizer.special_tokens,
             )

@@ -44,6 +44,7 @@ def make_engine(options: TextOptions, loaded: LoadedModel, tokenizer: Tokenizer,
         context_length=context,
         cache_tokens=_cache_tokens(options, loaded, (model or loaded.model).specs, context),
         block_size=options.block_size,
+        cache_type=options.cache_type,
         limits=Limits(sequences=options.max_requests),
         max_waiting=options.max_waiting,
         adapters=None if model else _make_adapters(options, loaded, base),
@@ -57,8 +58,8 @@ def _cache_tokens(options: TextOptions, loaded: LoadedModel, specs: Sequence[Lay
         return loaded.cache_tokens
     free = free_memory(loaded.device)
     if options.cache_bytes is not None:
-        return tokens_in(options.cache_bytes, free, specs, context, loaded.dtype)
-    return default_tokens(free, specs, context, loaded.dtype)
+        return tokens_in(options.cache_bytes, free, specs, context, loaded.dtype, options.cache_type)
+    return default_tokens(free, specs, context, loaded.dtype, options.cache_type)
 
 
 def _mixture(

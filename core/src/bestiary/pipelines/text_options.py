@@ -8,6 +8,7 @@ from typing import Any
 
 from bestiary.adapters.anymoe_config import AnyMoeConfig
 from bestiary.errors import OptionError, shown
+from bestiary.generation.engine.cache_types import check_cache_type
 from bestiary.zoo.amount import as_bytes
 
 OWN = "default"
@@ -18,6 +19,10 @@ OWN = "default"
 class TextOptions:
     """Raises OptionError for a value out of its bounds."""
 
+    tok_model_id: str | None = None
+    """Another repository, by id or folder, whose tokenizer and chat template serve in place of the model's own."""
+    tokenizer_json: str | None = None
+    """The path of a tokenizer.json that serves in place of the repository's."""
     draft: Any = None
     """What guesses tokens ahead, which changes the speed and nothing else: "ngram" (from the text itself), the id of a
     smaller model with the same vocabulary."""
@@ -34,6 +39,9 @@ class TextOptions:
     cache_memory: int | float | str | None = None
     """What the cache of keys and values may take, in place of `cache_tokens`: bytes, a text as "4 GiB", or a share of
     the free memory, as 0.5."""
+    cache_type: str = "auto"
+    """What keys and values are kept as: "auto", the model's own type; "fp8", "int8" and "int4" hold about twice, twice
+    and three times the tokens in the same memory, and lose a little."""
     block_size: int = 16
     """Tokens of a block of the cache, 16 or 32: the unit in which beginnings are shared."""
     max_requests: int = 64
@@ -51,6 +59,7 @@ class TextOptions:
         if self.block_size not in (16, 32):
             raise OptionError(f"block_size is {shown(self.block_size)}; 16 or 32 is due.")
         cache_bytes(self.cache_memory)
+        check_cache_type(self.cache_type)
         if not isinstance(self.compile, bool):
             raise OptionError(f"compile is {shown(self.compile)}; True or False is due.")
         named = self.adapters

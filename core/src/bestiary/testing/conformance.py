@@ -17,7 +17,8 @@ from bestiary.building import build_empty, make_plan
 from bestiary.config import Config, normalise
 from bestiary.errors import WeightMismatch
 from bestiary.generation.cache import SequenceCache, make_batch
-from bestiary.loading import identify_model, load_weights
+from bestiary.identified import identify_model
+from bestiary.loading import load_weights
 from bestiary.nn import CausalLM
 from bestiary.records import Architecture, SourceOptions, resolve
 from bestiary.registry import Registry, default_registry

@@ -9,32 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import CheckpointError, OutOfMemory, WeightMismatch
-from bestiary.loading import (
-    Identified,
-    check_cache_tokens,
-    find_quantizer,
-    identify_model,
-    open_checkpoint,
-    weight_headers,
-)
+from bestiary.identified import Identified, identify_model
+from bestiary.loading import check_cache_tokens, open_checkpoint, weight_headers
+from bestiary.packing import make_packing, stated_quantization
 from bestiary.protocols import Checkpoint
-from bestiary.records import SourceOptions, resolve
-from bestiary.registry import Registry, default_registry
+from bestiary.records import PackingRequest, SourceOptions
+from bestiary.registry import default_registry
 from bestiary.zoo.amount import written
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from bestiary.nn.batch import LayerSpec
-
-_SAMPLE = 256
-"""Rows and columns of the weight that is packed to see how small a scheme makes one."""
-_PLAIN = frozenset(("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U8", "BOOL"))
 
 
 @dataclass(frozen=True)
@@ -60,17 +50,19 @@ def estimate(id: str, options: Mapping[str, Any], budget: Callable[[str], int]) 
     """
     from bestiary import placement
 
-    dtype, quant = options.get("dtype", "auto"), options.get("quant")
+    dtype = options.get("dtype", "auto")
+    asked = ("quant", "topology", "organization", "imatrix", "calibration_file")
+    request = PackingRequest(**{name: options[name] for name in asked if name in options})
     placement.check_dtype(dtype)
     check_cache_tokens(options.get("cache_tokens"))
     device = device_name(options.get("device", "auto"))
     registry = options.get("registry") or default_registry()
     source = {name: options[name] for name in ("revision", "token", "cache_dir", "offline") if name in options}
-    identified = identify_model(id, SourceOptions(**source), registry, options.get("plugin"), quant)
-    models = [_read(identified, dtype, None if identified.chosen else quant)]
+    identified = identify_model(id, SourceOptions(**source), registry, options.get("plugin"), request.quant)
+    models = [_read(identified, dtype, device, replace(request, quant=None) if identified.chosen else request)]
     draft = options.get("draft")
     if isinstance(draft, str) and draft != "ngram":
-        models.append(_read(identified.other(draft), "auto", None))
+        models.append(_read(identified.other(draft), "auto", device, PackingRequest()))
     weights = sum(model.weights for model in models)
     room = budget(device) - weights
     if room < 0:
@@ -81,9 +73,10 @@ def estimate(id: str, options: Mapping[str, Any], budget: Callable[[str], int]) 
         )
     if models[0].specs is None:
         return Estimate(device, weights)
-    tokens = options.get("cache_tokens") or _tokens(models[0], room, options.get("cache_memory"))
     sequences, block_size = options.get("max_requests"), options.get("block_size", 16)
-    cache = sum(_cache_bytes(model, tokens, block_size, sequences) for model in models)
+    cache_type = options.get("cache_type", "auto")
+    tokens = options.get("cache_tokens") or _tokens(models[0], room, options.get("cache_memory"), cache_type)
+    cache = sum(_cache_bytes(model, tokens, block_size, sequences, cache_type) for model in models)
     return Estimate(device, weights, cache, {"cache_tokens": tokens})
 
 
@@ -123,79 +116,47 @@ class _Headers:
     context: int
 
 
-def _read(identified: Identified, asked: str | torch.dtype, quant: str | None) -> _Headers:
-    from bestiary import building, placement
+def _read(identified: Identified, asked: str | torch.dtype, device: str, request: PackingRequest) -> _Headers:
+    import torch
 
-    ratio = None if quant is None else _packed_ratio(quant, identified.registry)
-    network = building.build_empty(identified.architecture, identified.config)
+    from bestiary import building, placement
+    from bestiary.pulling import sites
+
+    registry, config = identified.registry, identified.config
+    network = building.build_empty(identified.architecture, config)
+    if request and stated_quantization(config, identified.repository, registry) is not None:
+        request = PackingRequest()  # it can only name what the checkpoint has already
     with closing(_open(identified)) as headers:
-        stated = identified.config.get("dtype") or identified.config.text.get("dtype")
+        stated = config.get("dtype") or config.text.get("dtype")
         dtype = placement.choose_dtype(asked, stated, headers)
-        weights = _weight_bytes(identified, network, headers, dtype, ratio)
-    context = identified.config.text.get("max_position_embeddings") or 0
+        plan = building.make_plan(identified.architecture, config, network, headers)
+        request = replace(request, dtype_bytes=dtype.itemsize)
+        packing = make_packing(request, sites(network, plan, headers), config, torch.device(device), registry)
+        weights = building.needed_bytes(network, plan, headers, dtype, packing)
+    context = config.text.get("max_position_embeddings") or 0
     return _Headers(weights, dtype, getattr(network, "specs", None), context)
 
 
 def _open(identified: Identified) -> Checkpoint:
-    registry = identified.registry
-    if identified.config.get("quantization_config"):  # its tensors have their meaning only through the quantizer
-        return open_checkpoint(identified, registry)
     try:
-        return weight_headers(identified, registry)
+        return weight_headers(identified, identified.registry)
     except WeightMismatch:
         raise
     except CheckpointError:  # a part of a remote file cannot be verified: the whole one, which will be, decides
-        return open_checkpoint(identified, registry)
+        return open_checkpoint(identified, identified.registry)
 
 
-def _weight_bytes(
-    identified: Identified, network: nn.Module, headers: Checkpoint, dtype: torch.dtype, ratio: float | None
-) -> int:
-    """Shared parameters once; linear weights `ratio` bytes for each number, where they are packed while loading."""
-    from bestiary import building
-    from bestiary.nn import Embedding, Experts, Linear
-
-    plan = building.make_plan(identified.architecture, identified.config, network, headers)
-    total, stored, seen = 0.0, set[str](), set[int]()
-    for path, module in network.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            name = f"{path}.{attribute}" if path else attribute
-            if name in plan.ties or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            sources = plan.recipes[name].sources()
-            weight = attribute == "weight"
-            if ratio is not None and isinstance(module, Linear) and weight:
-                total += parameter.numel() * ratio
-            elif (isinstance(module, Experts) or (isinstance(module, Linear | Embedding) and weight)) and any(
-                headers.dtype(source) not in _PLAIN for source in sources
-            ):
-                stored.update(sources)  # what is stored packed stays packed
-            else:
-                total += parameter.numel() * dtype.itemsize
-    return int(total) + sum(headers.nbytes(source) for source in stored)
-
-
-def _packed_ratio(quant: str, registry: Registry) -> float | None:
-    """Bytes for each number of a weight that a scheme packs."""
-    import torch
-
-    pack = find_quantizer(quant, registry).pack
-    packed = None if pack is None else resolve(pack)(torch.zeros(_SAMPLE, _SAMPLE), quant)
-    return None if packed is None else packed.nbytes / _SAMPLE**2
-
-
-def _tokens(model: _Headers, room: int, memory: int | float | str | None) -> int:
+def _tokens(model: _Headers, room: int, memory: int | float | str | None, cache_type: str) -> int:
     from bestiary.generation.engine.memory import default_tokens, tokens_in
     from bestiary.pipelines.text_options import cache_bytes
 
     stated = cache_bytes(memory)
     if stated is not None:
-        return tokens_in(stated, room, model.specs or (), model.context, model.dtype)
-    return default_tokens(room, model.specs or (), model.context, model.dtype)
+        return tokens_in(stated, room, model.specs or (), model.context, model.dtype, cache_type)
+    return default_tokens(room, model.specs or (), model.context, model.dtype, cache_type)
 
 
-def _cache_bytes(model: _Headers, tokens: int, block_size: int, sequences: int | None) -> int:
+def _cache_bytes(model: _Headers, tokens: int, block_size: int, sequences: int | None, cache_type: str) -> int:
     """Of the cache itself, made on a device that holds no data."""
     import torch
 
@@ -203,6 +164,13 @@ def _cache_bytes(model: _Headers, tokens: int, block_size: int, sequences: int |
     from bestiary.generation.engine.scheduler import Limits
 
     limits = Limits() if sequences is None else Limits(sequences=sequences)
-    sizes = {"sequences": limits.sequences, "step_tokens": limits.tokens}
-    meta = torch.device("meta")
-    return PagedCache(model.specs or (), tokens, block_size, **sizes, dtype=model.dtype, device=meta).nbytes
+    return PagedCache(
+        model.specs or (),
+        tokens,
+        block_size,
+        sequences=limits.sequences,
+        step_tokens=limits.tokens,
+        dtype=model.dtype,
+        device=torch.device("meta"),
+        cache_type=cache_type,
+    ).nbytes

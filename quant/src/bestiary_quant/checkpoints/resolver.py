@@ -54,6 +54,19 @@ _MARKS = {
 """Endings of names that only packed tensors have."""
 
 
+def recognise(values: Mapping[str, Any]) -> bool:
+    """Whether a configuration without `quant_method` is one that is read here all the same."""
+    return _unnamed(values) is not None
+
+
+def _unnamed(values: Mapping[str, Any]) -> str | None:
+    producer = values.get("producer")
+    if isinstance(producer, Mapping) and producer.get("name") == "modelopt":
+        return "modelopt"
+    signs = (("desc_act", "gptq"), ("w_bit", "awq"), ("bits", "mlx"))
+    return next((method for key, method in signs if key in values), None)
+
+
 def stated_method(values: Mapping[str, Any], where: str) -> str:
     """The `quant_method` of a configuration, where it has none by what only one method writes.
 
@@ -62,11 +75,7 @@ def stated_method(values: Mapping[str, Any], where: str) -> str:
     """
     method = values.get("quant_method")
     if method is None:
-        producer = values.get("producer")
-        if isinstance(producer, Mapping) and producer.get("name") == "modelopt":
-            return "modelopt"
-        signs = (("desc_act", "gptq"), ("w_bit", "awq"), ("bits", "mlx"))
-        method = next((method for key, method in signs if key in values), None)
+        method = _unnamed(values)
     if not isinstance(method, str):
         raise ConfigError(f'"quant_method" is {shown(method)}; a name is due.', where=where)
     method = method.lower()

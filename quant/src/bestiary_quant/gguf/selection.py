@@ -19,6 +19,15 @@ _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _TYPE = re.compile(
     r"(?<![a-z0-9_])(?:ud-)?(?:i?q\d+_[a-z0-9_]+|tq\d_\d|mxfp4(?:_moe)?|nvfp4|bf16|f16|fp16|f32|fp32)(?![a-z0-9_])"
 )
+_BITS = {
+    "2": ("q2_k", "q2_k_s", "iq2_m", "iq2_s", "iq2_xs"),
+    "3": ("q3_k_m", "q3_k_l", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs"),
+    "4": ("q4_k_m", "q4_k_s", "iq4_xs", "iq4_nl", "q4_0", "q4_1"),
+    "5": ("q5_k_m", "q5_k_s", "q5_0", "q5_1"),
+    "6": ("q6_k",),
+    "8": ("q8_0",),
+}
+"""Types of files by bits, the usual first."""
 _COMPANIONS = ("mmproj", "imatrix")
 """Beginnings of names of files that are no models: projectors for pictures, and statistics for quantizing."""
 
@@ -44,10 +53,18 @@ def files(repository: Repository, wanted: str | None = None) -> tuple[str, ...]:
 
 
 def chosen(repository: Repository, wanted: str) -> tuple[str, ...] | None:
-    """As `files`; None where there is one model and `wanted` is no part of its name: then it is to be packed so."""
+    """As `files`, also by a number of bits; None where there is one model and `wanted` is no part of its name.
+
+    Then it is to be packed so.
+    """
     found = [model for model in models(repository.files()) if not _is_companion(model)]
     if len(found) == 1 and wanted not in found[0].files and not _says(found[0], wanted):
         return None
+    if wanted in _BITS:
+        kinds = [model.label.removeprefix("ud-") for model in found]
+        usual = next((kind for kind in _BITS[wanted] if kinds.count(kind) == 1), None)
+        if usual is not None:
+            wanted = found[kinds.index(usual)].files[0]
     return files(repository, wanted)
 
 

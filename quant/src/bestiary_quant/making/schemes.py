@@ -118,9 +118,19 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
 """By name, spelled as mistral.rs does; `find` also takes the names of ggml ("q4_k") and any case."""
 
 BITS: Mapping[int, str] = MappingProxyType({2: "q2k", 3: "q3k", 4: "q4k", 5: "q5k", 6: "q6k", 8: "q8_0"})
-"""The scheme for a number of bits."""
+"""The scheme for a number of bits on a processor or with CUDA."""
+METAL_BITS: Mapping[int, str] = MappingProxyType({2: "afq2", 3: "afq3", 4: "afq4", 6: "afq6", 8: "afq8"})
+"""The same on Apple's GPUs, where five bits are those of a processor."""
 
-_BY_ALIAS = {alias: scheme for scheme in SCHEMES.values() for alias in (scheme.name, *scheme.aliases)}
+ALIASES: Mapping[str, Scheme] = MappingProxyType(
+    {alias: scheme for scheme in SCHEMES.values() for alias in (scheme.name, *scheme.aliases)}
+)
+"""Schemes by all their names."""
+
+CALIBRATED: Mapping[str, str] = MappingProxyType(
+    {"gptq": "gptq4", "awq": "awq4", **{name: name for name in ("gptq2", "gptq3", "gptq4", "gptq8", "awq4")}}
+)
+"""Names of what is made from the activations of a text (see `bestiary_quant.calibration`), with what they stand for."""
 
 
 def find(name: str) -> Scheme:
@@ -128,12 +138,12 @@ def find(name: str) -> Scheme:
     key = name.strip().lower() if isinstance(name, str) else ""
     if key.isdecimal() and len(key) == 1 and int(key) in BITS:
         key = BITS[int(key)]
-    if key not in _BY_ALIAS:
+    if key not in ALIASES:
         raise OptionError(
-            f"There is no quantization {shown(name)}. {did_you_mean(key, _BY_ALIAS)}".rstrip(),
+            f"There is no quantization {shown(name)}. {did_you_mean(key, ALIASES)}".rstrip(),
             fix=f"one of {', '.join(SCHEMES)}; or a number of bits: {', '.join(map(str, BITS))}",
         )
-    return _BY_ALIAS[key]
+    return ALIASES[key]
 
 
 def for_memory(numbers: int, available: int) -> str | None:

@@ -51,6 +51,14 @@ class BlockPool:
         self._users[block] = 1
         return block
 
+    def forget_idle(self) -> None:
+        """Give up the content of every idle block."""
+        while self._idle:
+            block, _ = self._idle.popitem()  # the end of a prefix lies idle before its beginning
+            self._kept[block] = False
+            self._forget(block)
+            self._free.append(block)
+
     def share(self, block: int) -> None:
         """One more user, of a block in use or of an idle one."""
         if self._users[block] == 0:

@@ -8,7 +8,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from bestiary.generation.engine.admission import check_constraint, check_prompt,
 from bestiary.generation.engine.choice import Choice
 from bestiary.generation.engine.deciding import decide
 from bestiary.generation.engine.events import Begun, Event, Queued, Stepped
+from bestiary.generation.engine.gate import Gate
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.request import Request, Stream
 from bestiary.generation.engine.runner import ModelRunner
@@ -56,6 +58,7 @@ class Engine:
         context_length: int,
         cache_tokens: int,
         block_size: int = 16,
+        cache_type: str = "auto",
         limits: Limits | None = None,
         max_waiting: int = 1024,
         adapters: Adapters | None = None,
@@ -72,6 +75,7 @@ class Engine:
             step_tokens=limits.tokens,
             dtype=dtype,
             device=device,
+            cache_type=cache_type,
         )
         self._scheduler = Scheduler(self.cache.groups, block_size, limits)
         self._runner = ModelRunner(model, self.cache, adapters)
@@ -79,6 +83,7 @@ class Engine:
         self.drafter: Drafter | None = None
         """What guesses ahead; set it before the first request."""
         self._changed = threading.Condition()
+        self._gate = Gate()
         self._arrived: list[Request] = []
         self._requests: dict[int, Request] = {}
         self._active: dict[int, Choice] = {}
@@ -151,7 +156,22 @@ class Engine:
         if self._closed:
             raise RequestError("The model is closed.", fix="load it again")
         check_prompt(tokens, self.model.vocab_size, self.context_length)
-        return score(self.model, tokens, self.cache.device)
+        with self._gate.passing():
+            return score(self.model, tokens, self.cache.device)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nobody computes while the model is changed; requests wait, and go on with what it is then.
+
+        Keys and values of the model that was are forgotten.  Not for listeners, which the engine's own thread calls.
+        """
+        with self._gate.closed():
+            try:
+                yield
+            finally:
+                with self._changed:
+                    self._scheduler.forget()
+                    self._runner.forget()
 
     def statistics(self) -> Statistics:
         """What the engine is doing now, and how it has fared."""
@@ -208,13 +228,15 @@ class Engine:
             if self._closed:
                 self._fail_all(RequestError("The model was closed.", fix="load it again"))
                 return False
-            self._take_in()
-            self._let_go()
-            if self.drafter is not None:
-                self.drafter.reserve([self._active[id(sequence)] for sequence in self._scheduler.running])
-            plan = self._scheduler.plan()
-        if plan.work:
-            self._step(plan)
+        with self._gate.passing():
+            with self._changed:
+                self._take_in()
+                self._let_go()
+                if self.drafter is not None:
+                    self.drafter.reserve([self._active[id(sequence)] for sequence in self._scheduler.running])
+                plan = self._scheduler.plan()
+            if plan.work:
+                self._step(plan)
         return True
 
     def _take_in(self) -> None:

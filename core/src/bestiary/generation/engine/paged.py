@@ -7,6 +7,7 @@ from collections.abc import Sequence as Many
 import torch
 
 from bestiary.errors import OptionError
+from bestiary.generation.engine.cache_types import check_cache_type
 from bestiary.generation.engine.paged_attention import AttentionStep, PagedLayer
 from bestiary.generation.engine.paged_memory import LayerBlocks
 from bestiary.generation.engine.paged_state import PagedState, StateStep
@@ -16,7 +17,7 @@ from bestiary.nn.batch import AttentionSpec, LayerSpec, RecurrentSpec
 
 
 class PagedCache:
-    """The blocks of every layer: keys and values [blocks * block size, KH * D] each.
+    """The blocks of every layer: keys and values [blocks * block size, KH * D] each, or what they are packed into.
 
     Layers with the same window share a group, and so its block tables.
     """
@@ -31,8 +32,12 @@ class PagedCache:
         step_tokens: int,
         dtype: torch.dtype,
         device: torch.device,
+        cache_type: str = "auto",
     ) -> None:
-        """Room for `tokens` of all sequences together; a window's layers need no more than its span for each."""
+        """Room for `tokens` of all sequences together; a window's layers need no more than its span for each.
+
+        `cache_type` is one of `bestiary.generation.engine.cache_types`; raises OptionError for any other.
+        """
         windows = sorted(
             {spec.window for spec in specs if isinstance(spec, AttentionSpec)},
             key=lambda window: (window is not None, window or 0),
@@ -44,7 +49,7 @@ class PagedCache:
         if any(isinstance(spec, RecurrentSpec) for spec in specs):
             # One for each that runs, and as many that are kept for prefixes.
             groups.append(Group(2 * sequences, recurrent=True))
-        self._make(specs, tuple(groups), block_size, dtype, device)
+        self._make(specs, tuple(groups), block_size, dtype, device, cache_type)
 
     def beside(self, specs: Many[LayerSpec], dtype: torch.dtype, device: torch.device) -> PagedCache:
         """A cache for another model's layers over the same block tables: what one sequence has here, it has there.
@@ -52,7 +57,7 @@ class PagedCache:
         OptionError where those layers see further back than any group of this cache keeps.
         """
         other = object.__new__(PagedCache)
-        other._make(specs, self.groups, self.block_size, dtype, device)
+        other._make(specs, self.groups, self.block_size, dtype, device, self.cache_type)
         return other
 
     def _make(
@@ -62,14 +67,16 @@ class PagedCache:
         block_size: int,
         dtype: torch.dtype,
         device: torch.device,
+        cache_type: str,
     ) -> None:
-        self.block_size, self.groups, self.device = block_size, groups, device
+        check_cache_type(cache_type)
+        self.block_size, self.groups, self.device, self.cache_type = block_size, groups, device, cache_type
         views = [_view(spec, groups) for spec in specs]
         self.views = tuple(dict.fromkeys(views))
         """Which tables are looked at, and how far back."""
         self.view_of = tuple(self.views.index(view) for view in views)
         self.layers = tuple(
-            LayerBlocks.empty(spec, groups[view[0]].blocks, block_size, dtype, device)
+            LayerBlocks.empty(spec, groups[view[0]].blocks, block_size, dtype, device, cache_type)
             for spec, view in zip(specs, views, strict=True)
         )
 

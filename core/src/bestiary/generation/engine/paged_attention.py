@@ -83,25 +83,25 @@ class PagedLayer:
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         step = self.step
-        for memory, new in zip(self.blocks.memories, (k,) if v is None else (k, v), strict=True):
-            memory.index_copy_(0, step.slots, new.reshape(len(new), -1))
+        self.blocks.write(step.slots, *((k,) if v is None else (k, v)))
         if not step.prompts and step.seen is not None:
             return self._decode(q, step.seen, step.mask, spec, sinks)
         made = q.new_empty(*q.shape[:2], spec.value_dim)
         for row, count, seen in step.prompts:
             part = slice(row, row + count)
-            keys, values = self._gathered(seen, spec)
+            keys, values = self._gathered(seen, spec, q.dtype)
             y = attend(q[part].transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), spec, sinks)
             made[part] = y.transpose(0, 1)
         if step.rows is not None and step.seen is not None:
             made[step.rows] = self._decode(q[step.rows], step.seen, step.mask, spec, sinks)
         return made
 
-    def _gathered(self, seen: torch.Tensor, spec: AttentionSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gathered(
+        self, seen: torch.Tensor, spec: AttentionSpec, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values [..., S, KH, D] of slots [..., S]; whole rows are copied, at the speed of the memory."""
         shape = (*seen.shape, spec.kv_heads, spec.head_dim)
-        flat = seen.flatten()
-        keys, *values = (memory.index_select(0, flat).view(shape) for memory in self.blocks.memories)
+        keys, *values = (x.view(shape) for x in self.blocks.read(seen.flatten(), dtype))
         return keys, values[0] if values else keys[..., : spec.latent]
 
     def _decode(
@@ -113,7 +113,7 @@ class PagedLayer:
         sinks: torch.Tensor | None,
     ) -> torch.Tensor:
         """One query for each sequence: q [N, H, D] -> [N, H, D]."""
-        keys, values = self._gathered(seen, spec)  # [N, S, KH, D]
+        keys, values = self._gathered(seen, spec, q.dtype)  # [N, S, KH, D]
         # The queries that share a key head stand where several positions would: they see the same keys, and so the
         # keys are read once for all of them.
         grouped = q.view(len(q), spec.kv_heads, -1, spec.head_dim)

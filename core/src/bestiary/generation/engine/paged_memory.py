@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bestiary.generation.engine.packed_memory import Form, form_of
 from bestiary.nn.batch import LayerSpec, RecurrentSpec
 
 
@@ -17,21 +18,46 @@ class LayerBlocks:
     """
 
     memories: tuple[torch.Tensor, ...]
+    """Those of the keys, then those of the values; as many of each as their form has columns."""
     rows: int
     """Of each memory that make a block."""
+    form: Form | None = None
+    """Of keys and values; None: a state."""
 
     @classmethod
-    def empty(cls, spec: LayerSpec, blocks: int, size: int, dtype: torch.dtype, device: torch.device) -> LayerBlocks:
+    def empty(
+        cls,
+        spec: LayerSpec,
+        blocks: int,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        cache_type: str = "auto",
+    ) -> LayerBlocks:
         # Zeros cost nothing on a CPU until they are written to; what was never written must still be a number.
         if isinstance(spec, RecurrentSpec):
             kinds = spec.dtypes or (dtype,) * len(spec.shapes)
             pairs = zip(spec.shapes, kinds, strict=True)
             return cls(tuple(torch.zeros((blocks + 1, *shape), dtype=kind, device=device) for shape, kind in pairs), 1)
-        shape = ((blocks + 1) * size, spec.kv_heads * spec.head_dim)
-        count = 2 if spec.latent is None else 1
-        return cls(tuple(torch.zeros(shape, dtype=dtype, device=device) for _ in range(count)), size)
+        form = form_of(cache_type, spec, dtype)
+        columns = form.columns * (2 if spec.latent is None else 1)
+        rows = (blocks + 1) * size
+        return cls(tuple(torch.zeros(rows, width, dtype=kind, device=device) for width, kind in columns), size, form)
 
     def copy(self, source: int, target: int) -> None:
         source, target = source * self.rows, target * self.rows
         for memory in self.memories:
             memory[target : target + self.rows] = memory[source : source + self.rows]
+
+    def write(self, slots: torch.Tensor, *kept: torch.Tensor) -> None:
+        """Put keys, and values unless of a latent, [T, KH, D] each, into slots [T]."""
+        assert self.form is not None
+        parts = [part for x in kept for part in self.form.encode(x)]
+        for memory, part in zip(self.memories, parts, strict=True):
+            memory.index_copy_(0, slots, part)
+
+    def read(self, slots: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
+        """The keys, and values unless of a latent, of slots [N]: [N, KH, D] each."""
+        assert self.form is not None
+        parts, count = [memory.index_select(0, slots) for memory in self.memories], len(self.form.columns)
+        return [self.form.decode(parts[first : first + count], dtype) for first in range(0, len(parts), count)]

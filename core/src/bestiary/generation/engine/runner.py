@@ -35,6 +35,11 @@ class ModelRunner:
         self.model, self.cache, self.adapters = model, cache, adapters
         self._graphs = DecodeGraphs(model, cache) if cache.device.type == "cuda" else None
 
+    def forget(self) -> None:
+        """The model's weights lie elsewhere now: what was recorded of them is void."""
+        if self._graphs is not None:
+            self._graphs = DecodeGraphs(self.model, self.cache)
+
     @torch.inference_mode()
     def run(self, plan: Plan) -> Result:
         """Run a step."""

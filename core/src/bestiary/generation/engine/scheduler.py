@@ -113,6 +113,13 @@ class Scheduler:
         self.running.append(twin)
         return twin
 
+    def forget(self) -> None:
+        """Nothing that was computed counts any more: what runs begins again, with the tokens that it has."""
+        for sequence in list(self.running):
+            self._preempt(sequence)
+        for pool in self.pools:
+            pool.forget_idle()
+
     # Steps
 
     def plan(self) -> Plan:

@@ -1,0 +1,71 @@
+"""Packing the weights of a model that runs."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Type
+
+import bestiary
+from bestiary.errors import OptionError
+
+PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def loaded(**options: object) -> object:
+    return bestiary.load("demo", dtype="float32", progress=False, **options)
+
+
+def test_a_model_packed_anew_is_the_one_that_is_loaded_so() -> None:
+    with loaded() as plain, loaded(quant="q8_0") as packed:
+        tokens = plain.tokenize(PROMPT)
+        before, due, size = plain.score(tokens), packed.score(tokens), plain.nbytes
+        made = plain.requantize("q8_0")
+        assert {packing.scheme for packing in made.values()} == {"q8_0"}
+        assert torch.equal(plain.score(tokens), due) and plain.nbytes < size
+        plain.requantize()
+        assert torch.equal(plain.score(tokens), before) and plain.nbytes == size
+
+
+def test_requests_that_run_wait_and_go_on() -> None:
+    with loaded() as pipe:
+        begun = threading.Event()
+        chunks: list[str] = []
+
+        def read() -> None:
+            for chunk in pipe.stream("The", max_tokens=60, ignore_eos=True, temperature=0):
+                chunks.append(chunk.text)
+                begun.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert begun.wait(60)
+        pipe.requantize("q4k")
+        reader.join(120)
+        assert not reader.is_alive()
+        assert pipe.statistics().blocks_used == 0
+        # What was computed with other weights is no beginning of what is asked now.
+        again = pipe.generate("The", max_tokens=60, ignore_eos=True, temperature=0).text
+        with loaded(quant="q4k") as other:
+            assert other.generate("The", max_tokens=60, ignore_eos=True, temperature=0).text == again
+
+
+def test_nothing_changes_where_the_request_is_refused() -> None:
+    with loaded() as pipe:
+        tokens = pipe.tokenize(PROMPT)
+        before = pipe.score(tokens)
+        with pytest.raises(bestiary.BestiaryError, match="q5x"):
+            pipe.requantize("q5x")
+        with pytest.raises(OptionError, match="no experts"):
+            pipe.requantize("q4k", organization="moqe")
+        assert torch.equal(pipe.score(tokens), before)
+
+
+def test_a_gguf_source_is_packed_otherwise(shared_data: Path) -> None:
+    path = shared_data / "weights/stories260K/gguf/stories260K-f16.gguf"
+    with bestiary.load(str(path), dtype="float32", quant="q8_0", progress=False) as pipe:
+        packed = pipe.model.model.layers[0].self_attn.q_proj.packed
+        assert packed is not None and packed.kind.name == Type.Q8_0.name
+        pipe.requantize("q4_0")
+        assert pipe.model.model.layers[0].self_attn.q_proj.packed.kind.name == Type.Q4_0.name
