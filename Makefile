@@ -59,5 +59,5 @@ $(VENV)/demo.done: $(VENV)/base.done $(PROJECTS)
 
 $(VENV)/test.done: $(VENV)/base.done $(PROJECTS)
 	$(PIP) --no-build-isolation $(ALL)
-	$(PIP) ruff mypy pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib
+	$(PIP) ruff mypy pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib compressed-tensors
 	@touch $@

@@ -309,3 +309,27 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         timeout=60,
     )
     assert done.stderr == "" and done.stdout.startswith("model")
+
+
+def test_perplexity_of_conversations_is_that_of_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "talk.jsonl"
+    file.write_text(
+        '{"messages": [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "2 + 3 = 5"}]}\n'
+    )
+    assert invoke(["perplexity", "demo", str(file), "--dtype", "float32"]) == 0
+    told = capsys.readouterr().out
+    assert re.fullmatch(r"perplexity 1\.\d+ over \d+ tokens \(answers\)\n", told), told
+    for wrong in ('{"messages": []}', "[1]", "{", '{"messages": [{"role": "user", "content": "x"}]}'):
+        file.write_text(wrong)
+        assert invoke(["perplexity", "demo", str(file)]) == 1
+        assert "talk.jsonl, line 1" in capsys.readouterr().err
+
+
+def test_inspect_shows_what_becomes_of_each_weight(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["inspect", "demo", "--quant", "q4k"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"model\.layers\.\{0-5\}\.mlp\.down_proj\.weight +q4k +331\.8 kB", told)
+    assert re.search(r"mlp\.up_proj\.weight +q5_0 +405\.5 kB +192 columns are no multiple of 256", told)
+    assert re.search(r"in memory +1\.\d MB", told)
+    assert invoke(["inspect", "demo", "--quant", "gptq4"]) == 1
+    assert "calibration_file" in capsys.readouterr().err

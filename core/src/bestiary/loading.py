@@ -239,10 +239,12 @@ def open_weights(
     packing: PackingRequest | None = None,
     progress: Callable[[Progress], None] | None = None,
     into: nn.Module | None = None,
+    resident: bool = True,
 ) -> Iterator[WeightStream]:
     """The weights of a model, planned and checked, to be made one at a time; the options are those of `load`.
 
-    `into` is a network like it that is filled in place of a new one.
+    `into` is a network like it that is filled in place of a new one.  `resident` says that all of them will be kept, and
+    so have to fit the memory; who writes a file keeps none.
     """
     from bestiary import building, placement
     from bestiary.pulling import Puller, sites
@@ -259,7 +261,7 @@ def open_weights(
         plan = building.make_plan(identified.architecture, identified.config, model, checkpoint)
         found = sites(model, plan, checkpoint)
         made = make_packing(replace(request, dtype_bytes=kind.itemsize), found, identified.config, place, registry)
-        if into is None:
+        if into is None and resident:
             placement.check_fits(building.needed_bytes(model, plan, checkpoint, kind, made), place)
         return plan, kind, found, made
 

@@ -78,7 +78,7 @@ def test_the_pieces_are_what_the_library_decodes(loaded: dict[str, Tokenizer]) -
         tokenizer = loaded[name]
         for _ in range(300):
             ids = [draw.randrange(tokenizer.vocab_size) for _ in range(draw.randrange(1, 12))]
-            expected = tokenizer._backend.decode(ids, skip_special_tokens=False)
+            expected = tokenizer.backend.decode(ids, skip_special_tokens=False)
             if "\ufffd" not in expected or not tokenizer.pieces.byte_fallback:
                 assert tokenizer.pieces.join(ids) == expected, (name, ids)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bestiary.generation.perplexity import perplexity
+from bestiary.generation.perplexity import answers_perplexity, perplexity
 
 VOCABULARY = 7
 TOKENS = [1, 5, 2, 2, 6, 0, 3, 1, 4, 4, 5]
@@ -48,3 +48,15 @@ def test_it_is_the_mean_over_windows(window: int, stride: int) -> None:
 def test_a_model_that_knows_nothing_has_the_size_of_its_vocabulary() -> None:
     *_, found = perplexity(lambda tokens: torch.zeros(len(tokens), VOCABULARY), TOKENS, 8, 4)
     assert found.value == pytest.approx(VOCABULARY)
+
+
+def test_of_answers_the_prompts_are_not_foretold() -> None:
+    pairs = [(TOKENS[:4], TOKENS[4:6]), (TOKENS[:1], TOKENS[1:5])]
+    *_, found = answers_perplexity(score, pairs)
+    total = 0.0
+    for prompt, answer in pairs:
+        whole = [*prompt, *answer]
+        for place in range(len(prompt), len(whole)):
+            logits = score(whole).numpy()[place - 1].astype(np.float64)
+            total -= logits[whole[place]] - np.log(np.exp(logits).sum())
+    assert found.tokens == 6 and found.nll == pytest.approx(total, rel=1e-5)

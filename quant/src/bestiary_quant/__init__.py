@@ -1,12 +1,14 @@
 """GGUF files and weights that stay packed, for Bestiary."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import bestiary
 from bestiary_quant.checkpoints.resolver import READERS, recognise
 from bestiary_quant.ggml.header import sniff as sniff_ggml
 from bestiary_quant.gguf.header import sniff
 from bestiary_quant.planning.choosing import NAMES
+from bestiary_quant.uqff.selection import sniff as sniff_uqff
 
 
 @bestiary.hookimpl
@@ -22,6 +24,16 @@ def bestiary_loaders() -> Sequence[bestiary.Loader]:
             identify="bestiary_quant.gguf.identity:identify",
             choose="bestiary_quant.gguf.selection:chosen",
             text="bestiary_quant.gguf_tokenizer.carried:carried_text",
+        ),
+        bestiary.Loader(
+            "uqff",
+            (".uqff",),
+            sniff_uqff,
+            "bestiary_quant.uqff.selection:files",
+            "bestiary_quant.uqff.checkpoint:open",
+            headers="bestiary_quant.uqff.checkpoint:open_header",
+            choose="bestiary_quant.uqff.selection:chosen",
+            priority=20,  # such a folder has a .safetensors file too, which is no model by itself
         ),
         bestiary.Loader(
             "ggml",
@@ -51,3 +63,10 @@ def bestiary_quantizers() -> Sequence[bestiary.Quantizer]:
             load="bestiary_quant.checkpoints.loading:load",
         ),
     ]
+
+
+@bestiary.hookimpl
+def bestiary_commands(cli: Any) -> None:
+    from bestiary_quant.cli import add_commands
+
+    add_commands(cli)

@@ -106,14 +106,14 @@ def test_int8_is_the_nearest_whole_number_of_127ths() -> None:
 
 
 def test_f8q8_has_the_layout_of_mistral_rs_and_divides_by_what_is_read() -> None:
-    """BlockF8Q8: one byte of float8 e4m3, 448 times the scale, then 32 signed bytes."""
+    """BlockF8Q8: one byte of float8 e4m3, 416 times the scale, then 32 signed bytes."""
     x = gaussian(40, 256)
     weight = pack(x, "f8q8")
     assert isinstance(weight, PackedMatrix)
     blocks = weight.data.numpy().reshape(-1, 33)
     code = blocks[:, 0].astype(int)  # no sign: four bits of exponent, three of mantissa
     exponent, mantissa = code >> 3, code & 7
-    scale = numpy.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0**-9) / 448
+    scale = numpy.where(exponent > 0, (8 + mantissa) * 2.0 ** (exponent - 10), mantissa * 2.0**-9) / 416
     values = scale[:, None] * blocks[:, 1:].view(numpy.int8)
     numpy.testing.assert_allclose(weight.dequantize().numpy().reshape(-1, 32), values, rtol=3e-7)
     numbers = x.view(-1, 32).double().numpy()

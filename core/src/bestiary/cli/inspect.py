@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bestiary.cli.options import CacheDir, Device, Model, Offline, Organization, Plugin, Quant, Revision, Topology
+from bestiary.cli.options import (
+    CacheDir,
+    CalibrationFile,
+    Device,
+    Imatrix,
+    Model,
+    Offline,
+    Organization,
+    Plugin,
+    Quant,
+    Revision,
+    Topology,
+)
 from bestiary.cli.text import columns, quantity, size
 from bestiary.errors import OptionError
 from bestiary.identified import Identified, identify_model
@@ -33,6 +45,8 @@ def inspect(
     quant: Quant = None,
     topology: Topology = None,
     organization: Organization = None,
+    imatrix: Imatrix = None,
+    calibration_file: CalibrationFile = None,
     device: Device = "auto",
 ) -> None:
     """Print a model's identity, its weight plan, its sizes, and what would be fetched.
@@ -44,7 +58,7 @@ def inspect(
     registry = default_registry()
     options = SourceOptions(revision=revision, cache_dir=cache_dir, offline=offline)
     identified = identify_model(model, options, registry, plugin, quant)
-    request = PackingRequest(None if identified.chosen else quant, topology, organization)
+    request = PackingRequest(None if identified.chosen else quant, topology, organization, imatrix, calibration_file)
     loader, names = choose_loader(identified.repository, registry)
     typer.echo(_identity(identified, loader.name))
     typer.echo(_files(identified, names))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,4 +38,16 @@ def perplexity(
         logprobs = score(part).log_softmax(-1)[-new - 1 : -1]
         nll -= float(logprobs.gather(1, torch.tensor(part[-new:], device=logprobs.device)[:, None]).double().sum())
         counted, done = counted + new, start + len(part)
+        yield Perplexity(counted, nll)
+
+
+def answers_perplexity(
+    score: Callable[[Sequence[int]], torch.Tensor], pairs: Iterable[tuple[Sequence[int], Sequence[int]]]
+) -> Iterator[Perplexity]:
+    """After each pair of a prompt and its answer, in tokens, the perplexity of all answers so far."""
+    nll, counted = 0.0, 0
+    for prompt, answer in pairs:
+        logprobs = score([*prompt, *answer]).log_softmax(-1)[len(prompt) - 1 : -1]
+        nll -= float(logprobs.gather(1, torch.tensor(list(answer), device=logprobs.device)[:, None]).double().sum())
+        counted += len(answer)
         yield Perplexity(counted, nll)

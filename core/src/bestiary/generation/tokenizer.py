@@ -44,7 +44,8 @@ class Tokenizer:
         """Named special tokens, as chat templates see them."""
         self.pieces = Pieces(backend)
         self.clean_up = clean_up
-        self._backend = backend
+        self.backend = backend
+        """The tokenizers library's own, for those who write its file; use the methods for texts of strangers."""
         added = backend.get_added_tokens_decoder()
         self._added = {place: token.content for place, token in added.items()}
         self._special_ids = frozenset(place for place, token in added.items() if token.special)
@@ -85,7 +86,7 @@ class Tokenizer:
                         fix="shorten the prompt, or choose a model with a longer one",
                     )
                 size *= 4
-        backend = self._backend if allow_special else self._without_special()
+        backend = self.backend if allow_special else self._without_special()
         with rust_edge("encoding", self.origin):
             if len(text) >= _RELEASES:
                 return backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
@@ -103,7 +104,7 @@ class Tokenizer:
 
     def same_tokens(self, other: "Tokenizer") -> bool:
         """Whether every id stands for the same token in both, so that one model's tokens mean the same to another."""
-        return bool(self._backend.get_vocab(True) == other._backend.get_vocab(True))
+        return bool(self.backend.get_vocab(True) == other.backend.get_vocab(True))
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`; ids that no token has add nothing.
@@ -115,7 +116,7 @@ class Tokenizer:
         with rust_edge("decoding", self.origin):
             # By id: the library compares texts, and misses special tokens that its normalizer spells "▁<s>" (Llama 2).
             spoken = [place for place in ids if not (skip_special_tokens and place in self._special_ids)]
-            text = self._backend.decode(spoken, skip_special_tokens=False)
+            text = self.backend.decode(spoken, skip_special_tokens=False)
             if "\ufffd" in text and self.pieces.byte_fallback and self.pieces.local:
                 text = self.pieces.join(spoken)
         if self.pieces.word_end:
@@ -125,21 +126,21 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """One more than the largest id, added tokens included; a model may have more rows than that."""
-        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def token(self, token_id: int) -> str:
         """The token as the vocabulary spells it ("Ġthe"), which is not its text."""
         # The library spells an added token as its normalizer does: "▁<unk>".
         found = self._added.get(token_id)
         if found is None and 0 <= token_id < 1 << 32:
-            found = self._backend.id_to_token(token_id)
+            found = self.backend.id_to_token(token_id)
         if found is None:
             raise TokenizerError(f"No token has the id {token_id}", where=self.origin)
         return found
 
     def id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it."""
-        return self._backend.token_to_id(token)
+        return self.backend.token_to_id(token)
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token adds in the middle of a text; it may begin or end inside a character."""
@@ -189,14 +190,14 @@ class Tokenizer:
 
     def _named(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
-        return None if token is None else self._backend.token_to_id(token)
+        return None if token is None else self.backend.token_to_id(token)
 
     def _without_special(self) -> tokenizers.Tokenizer:
         """A second backend, because the switch in the library is a state that all threads would share."""
         with self._lock:
             if self._plain is None:
                 with rust_edge("preparing for plain text", self.origin):
-                    self._plain = _plain_copy(self._backend)
+                    self._plain = _plain_copy(self.backend)
             return self._plain
 
 

@@ -81,6 +81,11 @@ class Metadata(Mapping[str, "Value"]):
 
         return numpy.frombuffer(self._data, numpy.dtype(form.format), count, start).copy()
 
+    def raw(self, key: str) -> tuple[int, int | None, bytes]:
+        """The type of a value, its length where it is an array, and its bytes in the file."""
+        kind, length, start, end = self._places[key]
+        return kind, length, bytes(self._data[start:end])
+
     def count(self, key: str) -> int | None:
         """The length of an array, without reading it; None for what is no array or not there."""
         place = self._places.get(key)

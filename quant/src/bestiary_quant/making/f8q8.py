@@ -1,8 +1,9 @@
 """F8Q8: blocks of 32 numbers in 8 bits, with a scale in 8 bits as well.
 
-The layout is that of mistral.rs (`BlockF8Q8`): d in float8 e4m3, of which 1/448 is the scale, then 32 signed bytes;
-x = d / 448 q.  mistral.rs divides by the scale before it is rounded to float8, so that all numbers of a block are off
-by up to a sixteenth; here the scale is rounded up, and the numbers are divided by what will be read.
+The layout is that of mistral.rs (`BlockF8Q8`): d in float8 e4m3, of which 1/416 is the scale, then 32 signed bytes;
+x = d / 416 q, for 416 is what the float8 crate that it uses calls the largest number.  mistral.rs divides by the scale
+before it is rounded to float8, so that all numbers of a block are off by up to a sixteenth; here the scale is rounded
+up, and the numbers are divided by what will be read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from bestiary_quant.blocks.fields import words
 from bestiary_quant.making.columns import codes, columns, rows
 
-_MAX = 448.0
+_MAX = 416.0
 
 
 def f8q8(x: torch.Tensor, importance: torch.Tensor | None = None) -> torch.Tensor:

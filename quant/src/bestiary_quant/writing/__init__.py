@@ -1,0 +1,1 @@
+"""Writing models in fewer bits: GGUF files, and safetensors that other programs read."""
