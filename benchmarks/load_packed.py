@@ -2,9 +2,9 @@
 
     python benchmarks/load_packed.py [--quant q4k] [--hidden 2048] [--layers 16] [--vocabulary 128256] [--json]
 
-Makes a random bfloat16 Llama in a temporary folder, by default in the shape of Llama 3.2 1B (1.2 billion parameters, its
-largest tensor 525 MB), and loads it in a fresh process.  Peak is all the memory that the process ever held (VmHWM), its
-own and the file's, less what it held before the load.
+Makes a random bfloat16 Llama in a temporary folder, by default in the shape of Llama 3.2 1B (1.2 billion parameters,
+its largest tensor 525 MB), and loads it in a fresh process.  Peak is all the memory that the process ever held (VmHWM),
+its own and the file's, less what it held before the load.
 """
 
 import argparse
@@ -19,7 +19,8 @@ LOAD = """
 import json, sys, time
 from pathlib import Path
 import torch
-import bestiary.loading, bestiary.pulling, bestiary_llama.model, bestiary_quant.planning.plan, bestiary_quant.making.pack
+import bestiary.loading, bestiary.pulling, bestiary_llama.model
+import bestiary_quant.planning.plan, bestiary_quant.making.pack
 from bestiary.building import resident_bytes
 from bestiary.identified import identify_model
 from bestiary.loading import load_weights

@@ -313,9 +313,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_perplexity_of_conversations_is_that_of_the_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "talk.jsonl"
-    file.write_text(
-        '{"messages": [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "2 + 3 = 5"}]}\n'
-    )
+    said = [{"role": "user", "content": "What is 2 + 3?"}, {"role": "assistant", "content": "2 + 3 = 5"}]
+    file.write_text(json.dumps({"messages": said}) + "\n")
     assert invoke(["perplexity", "demo", str(file), "--dtype", "float32"]) == 0
     told = capsys.readouterr().out
     assert re.fullmatch(r"perplexity 1\.\d+ over \d+ tokens \(answers\)\n", told), told
@@ -333,3 +332,5 @@ def test_inspect_shows_what_becomes_of_each_weight(capsys: pytest.CaptureFixture
     assert re.search(r"in memory +1\.\d MB", told)
     assert invoke(["inspect", "demo", "--quant", "gptq4"]) == 1
     assert "calibration_file" in capsys.readouterr().err
+    assert invoke(["inspect", "demo", "--quant", "gptq4", "--calibration-file", "some.txt"]) == 0
+    assert re.search(r"mlp\.up_proj\.weight +gptq4", capsys.readouterr().out)

@@ -243,8 +243,8 @@ def open_weights(
 ) -> Iterator[WeightStream]:
     """The weights of a model, planned and checked, to be made one at a time; the options are those of `load`.
 
-    `into` is a network like it that is filled in place of a new one.  `resident` says that all of them will be kept, and
-    so have to fit the memory; who writes a file keeps none.
+    `into` is a network like it that is filled in place of a new one.  `resident` says that all weights will be kept,
+    and so have to fit the memory; who writes a file keeps none.
     """
     from bestiary import building, placement
     from bestiary.pulling import Puller, sites
@@ -295,12 +295,19 @@ def repack(
     changing: Callable[[], AbstractContextManager[None]],
     progress: Callable[[Progress], None] | None = None,
 ) -> Mapping[str, Packing]:
-    """Pull the weights of a running model anew, packed otherwise, while `changing` keeps everybody from it."""
+    """Pull the weights of a running model anew, packed otherwise, while `changing` keeps everybody from it.
+
+    Where that fails on its way, they are as the checkpoint has them.
+    """
     from bestiary import pulling
 
     options = {"dtype": dtype, "device": device, "packing": packing, "progress": progress, "into": model}
     with open_weights(identified, identified.registry, **options) as stream, changing():
-        pulling.pull(stream.puller, stream.packing)
+        try:
+            pulling.pull(stream.puller, stream.packing)
+        except BaseException:
+            pulling.pull(stream.puller)
+            raise
         return {} if stream.packing is None else stream.packing.assigned
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from bestiary.records import Progress
 
+IN_BYTES = ("fetch", "download", "load", "write", "check")
+"""Stages whose units are bytes."""
+
 
 @contextmanager
 def bar(wanted: bool | None = None) -> Iterator[Callable[[Progress], None] | None]:
@@ -25,8 +28,9 @@ def bar(wanted: bool | None = None) -> Iterator[Callable[[Progress], None] | Non
 
     def draw(event: Progress) -> None:
         if event.stage not in bars:
+            unit = "B" if event.stage in IN_BYTES else ""
             bars[event.stage] = tqdm(
-                total=event.total, desc=event.stage, unit="B", unit_scale=True, leave=False, file=sys.stderr
+                total=event.total, desc=event.stage, unit=unit, unit_scale=True, leave=False, file=sys.stderr
             )
         shown = bars[event.stage]
         shown.total = event.total

@@ -44,7 +44,7 @@ class Puller:
         self.model, self.device, self.dtype = into or model, device, dtype
         self.names = tuple(plan.recipes)
         self.ties: Mapping[str, str] = plan.ties
-        self._plan, self._checkpoint, self._progress = plan, checkpoint, progress
+        self._plan, self._checkpoint, self.progress = plan, checkpoint, progress
         self._places = _places(model)
         self._shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self._packed: Callable[[str], Packed | None] = getattr(checkpoint, "packed", lambda name: None)
@@ -96,8 +96,8 @@ class Puller:
             yield name, weight
             self.release()
             done += self.nbytes(name)
-            if self._progress:
-                self._progress(Progress("load", done, total, name))
+            if self.progress:
+                self.progress(Progress("load", done, total, name))
 
     def finish(self) -> None:
         """What shares the tensors of others, and the buffers: once everything else stands in the network."""

@@ -181,8 +181,8 @@ class PackingRequest:
     quant: str | int | Callable[[Site], str | None] | None = None
     topology: str | Mapping[str, Any] | None = None
     organization: str | None = None
-    imatrix: str | Mapping[str, Any] | None = None
-    """The path of an importance matrix, or what one holds: a tensor [in], or [experts, in], by parameter name."""
+    imatrix: Any = None
+    """The path of an importance matrix, or what one holds: tensors [in], or [experts, in], by parameter name."""
     calibration_file: str | None = None
     encode: Callable[[str], Sequence[int]] | None = None
     """The tokenizer of the model, where its pipeline has one."""

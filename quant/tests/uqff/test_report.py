@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bestiary.cli import invoke
 from bestiary.errors import CheckpointError
 from bestiary_quant.uqff.report import LayerReport, mistralrs_report, report
 
@@ -63,3 +64,16 @@ def test_a_shard_that_is_cut_off(copied: Path) -> None:
 def test_a_folder_without_any(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no \.uqff file"):
         report(tmp_path)
+
+
+def test_the_command_prints_models_and_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["quantize", "demo", "--to", "uqff:q4k", "-o", str(tmp_path / "made")]) == 0
+    capsys.readouterr()
+    assert invoke(["uqff", str(tmp_path / "made"), "--strict"]) == 0
+    assert "6 Q4_K, 36 Q5_0, 1 Q8_0" in capsys.readouterr().out
+    shard = tmp_path / "made/q4k-0.uqff"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert invoke(["uqff", str(tmp_path / "made")]) == 0
+    assert "problem: " in capsys.readouterr().out
+    assert invoke(["uqff", str(tmp_path / "made"), "--strict"]) == 1
+    assert "q4k-0.uqff" in capsys.readouterr().err

@@ -52,14 +52,14 @@ class TextPipeline:
                    texts to choose from, or what `bestiary.generation.constraints.grammar` makes
     """
 
-    def __init__(self, identified: Identified, pull: Callable[[], LoadedModel]) -> None:
+    def __init__(self, identified: Identified, pull: Callable[..., LoadedModel]) -> None:
         recommended = generation_config(identified.repository)
         self.identified = identified
         found = spoken(identified)
         self.tokenizer = found.tokenizer
         self.chats = self._chat_encoder(found)
         self.sampling = defaults_from(recommended)
-        loaded = pull()
+        loaded = pull(encode=self.tokenizer.encode)
         options = TextOptions(**loaded.options)
         self.dtype, self.device = loaded.dtype, loaded.device
         if not isinstance(loaded.model, CausalLM):
@@ -171,7 +171,7 @@ class TextPipeline:
         *,
         topology: str | Mapping[str, Any] | None = None,
         organization: str | None = None,
-        imatrix: str | Mapping[str, Any] | None = None,
+        imatrix: Any = None,
         calibration_file: str | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> Mapping[str, Packing]:

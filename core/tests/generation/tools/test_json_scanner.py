@@ -77,6 +77,12 @@ def test_accepts_what_python_accepts(text: str) -> None:
     assert scan(list(text)) == whole
 
 
+@pytest.mark.parametrize("text", ["41", '"a"', "[1]", "true"])
+def test_white_space_around_a_value_is_none_of_it(text: str) -> None:
+    assert json_kind(f" \t{text}\r\n ") == json_kind(text) is not None
+    assert json_kind(" \n") is None and json_kind(f"{text}\u00a0") is None
+
+
 def test_raw_control_characters_are_escaped_in_strings_only() -> None:
     found, rest, done = scan(['{"a":\n"x\ny\t\x00"}'])
     assert done and not rest

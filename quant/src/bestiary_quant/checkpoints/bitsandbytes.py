@@ -60,7 +60,7 @@ def _group8(stored: Stored, settings: Settings, prefix: str) -> Group:
     rows, _ = stored.shape(name, 2)
     stored.dtype(name, "I8")
     stored.check(scale, ("F32", "F16", "BF16"), (rows,))
-    if order in stored and int(stored.small(order, 8).flatten()[0]) != 0:
+    if order in stored and stored.small(order, 8).flatten().tolist() != [0]:
         raise stored.error(f"{order!r} says that the weight is rearranged for a kernel; row by row is due.")
     return scaled_group(stored, settings, name, scale, beside=[order], divide=127.0)
 

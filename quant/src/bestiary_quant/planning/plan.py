@@ -47,11 +47,20 @@ class QuantPlan:
         if self.request.calibration_file is not None:
             from bestiary_quant.calibration.load import calibrated_weights
 
-            yield from calibrated_weights(schemes, self.request, self.config, puller)
+            yield from calibrated_weights(schemes, self.request, self.config, puller, puller.progress)
             return
-        importance = _importance(self.request, self.assigned)
+        importance = self._importance(puller)
         for name in puller.names:
             yield name, self._made(puller, name, schemes.get(name), importance.get(name))
+
+    def _importance(self, puller: Puller) -> Mapping[str, torch.Tensor]:
+        """Of the weights that are packed with regard to it."""
+        if self.request.imatrix is None:
+            return {}
+        from bestiary_quant.calibration.load import importance_of
+
+        weighed = [name for name, packing in self.assigned.items() if packing.scheme and SCHEMES[packing.scheme].weighs]
+        return importance_of(self.request.imatrix, {name: puller.shape(name) for name in weighed})
 
     def _made(
         self, puller: Puller, name: str, scheme: str | None, importance: torch.Tensor | None
@@ -144,12 +153,3 @@ def _check_calibration(request: PackingRequest, assigned: Mapping[str, Packing])
                 "No weight is packed in a way that takes importance into account.",
                 fix='give quant="q4k" or another k-quant, or leave imatrix and calibration_file away',
             )
-
-
-def _importance(request: PackingRequest, assigned: Mapping[str, Packing]) -> Mapping[str, torch.Tensor]:
-    """Of each parameter, from the file that the request names."""
-    if request.imatrix is None:
-        return {}
-    from bestiary_quant.calibration.files import read_importance
-
-    return read_importance(request.imatrix, assigned)

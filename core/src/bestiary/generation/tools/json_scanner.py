@@ -190,7 +190,11 @@ def json_value(reader: Reader, sink: Callable[[str], None]) -> Step[None]:
 
 
 def json_kind(text: str) -> str | None:
-    """ "object", "array", "string", "number", "boolean" or "null" where all of `text` is one value, else None."""
+    """ "object", "array", "string", "number", "boolean" or "null" where all of `text` is one value, else None.
+
+    White space may stand around it, as for Python's json.
+    """
+    text = text.rstrip(" \t\r\n")
     scanner = JsonScanner()
     if scanner.scan(text, 0) < len(text) or scanner.failed:
         return None

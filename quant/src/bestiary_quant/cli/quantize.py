@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +15,8 @@ from bestiary.progress import bar
 from bestiary.records import PackingRequest, Progress, SourceOptions
 
 if TYPE_CHECKING:
-    from bestiary.identified import Identified
     from bestiary.loading import WeightStream
     from bestiary_quant.writing.target import Target
-
-
-def add_commands(cli: typer.Typer) -> None:
-    """`quantize`, for the hook `bestiary_commands`."""
-    cli.command()(quantize)
 
 
 def quantize(
@@ -47,6 +41,7 @@ def quantize(
     """Write a model in fewer bits or in another format, one weight at a time."""
     from bestiary.identified import identify_model
     from bestiary.loading import open_weights
+    from bestiary.pipelines.text_tokens import spoken
     from bestiary.registry import default_registry
     from bestiary_quant.writing.target import parse_size, parse_target
 
@@ -64,7 +59,7 @@ def quantize(
             organization=organization,
             imatrix=imatrix,
             calibration_file=calibration_file,
-            encode=_encode(identified) if calibration_file is not None else None,
+            encode=spoken(identified).tokenizer.encode if calibration_file is not None else None,
         )
         if target.format == "gguf":
             from bestiary_quant.writing.partial import check_absent
@@ -149,15 +144,6 @@ def _write_uqff(
     )
     own = [*path.glob(f"{name}-*.uqff"), path / "residual.safetensors"]
     return {file: file.stat().st_size for file in sorted(own) if file.is_file()}
-
-
-def _encode(identified: Identified) -> Callable[[str], Sequence[int]]:
-    """The model's own tokenizer, which calibration needs."""
-    from bestiary.generation.carried import carried_text
-    from bestiary.generation.tokenizer import Tokenizer
-
-    carried = carried_text(identified)
-    return (carried.tokenizer if carried else Tokenizer.from_repository(identified.repository)).encode
 
 
 def _fetching(report: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
