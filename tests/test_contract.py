@@ -22,7 +22,7 @@ def contract() -> str:
             for field in dataclasses.fields(record):
                 needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
                 lines.append(f"record {name}.{field.name}: {_spelled(field.type)}{'' if needed else ' (optional)'}")
-    for protocol in (protocols.Repository, protocols.Checkpoint):
+    for protocol in (protocols.Repository, protocols.Checkpoint, protocols.PackingPlan):
         for name, member in sorted(vars(protocol).items()):
             if inspect.isfunction(member) and not name.startswith("_"):
                 lines.append(f"protocol {protocol.__name__}.{name}{inspect.signature(member)}")

@@ -13,22 +13,13 @@ from bestiary.errors import CheckpointError
 from bestiary.nearest import did_you_mean
 from bestiary.protocols import Repository
 from bestiary_quant.ggml.header import sniff
+from bestiary_quant.labels import by_bits, says
 
 SUFFIXES = (".bin", ".ggml")
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.bin")
 """Names of pickles of several files; this format never had such."""
 _ADAPTER = b"algg"
 _TYPE = re.compile(r"(?<![a-z0-9_])(?:q\d_[a-z0-9_]+|f16|fp16|f32|fp32)(?![a-z0-9_])")
-
-_BITS = {
-    "2": ("q2_k",),
-    "3": ("q3_k_m", "q3_k_l", "q3_k_s"),
-    "4": ("q4_k_m", "q4_k_s", "q4_0", "q4_1"),
-    "5": ("q5_k_m", "q5_k_s", "q5_0", "q5_1"),
-    "6": ("q6_k",),
-    "8": ("q8_0",),
-}
-"""Types of files by bits, the usual first."""
 
 
 def files(repository: Repository, wanted: str | None = None) -> tuple[str, ...]:
@@ -39,7 +30,7 @@ def files(repository: Repository, wanted: str | None = None) -> tuple[str, ...]:
     """
     named = found = models(repository)
     if wanted is not None:
-        named = [name for name in found if name == wanted] or [name for name in found if _says(name, wanted)]
+        named = [name for name in found if name == wanted] or [name for name in found if says(name, wanted)]
     if len(named) == 1:
         return (named[0],)
     raise _nothing(repository) if not found else _undecided(repository, found, named, wanted)
@@ -51,13 +42,10 @@ def chosen(repository: Repository, wanted: str) -> tuple[str, ...] | None:
     Then it is to be packed so.
     """
     found = models(repository)
-    if len(found) == 1 and wanted != found[0] and not _says(found[0], wanted):
+    if len(found) == 1 and wanted != found[0] and not says(found[0], wanted):
         return None
-    kinds = [_label(name) for name in found]
-    usual = next((kind for kind in _BITS.get(wanted, ()) if kinds.count(kind) == 1), None)
-    if usual is not None:
-        return (found[kinds.index(usual)],)
-    return files(repository, wanted)
+    place = by_bits(wanted, [_label(name) for name in found])
+    return files(repository, wanted if place is None else found[place])
 
 
 def models(repository: Repository) -> list[str]:
@@ -69,11 +57,6 @@ def _heads(repository: Repository) -> Iterator[tuple[str, bytes]]:
     for name in sorted(repository.files()):
         if name.endswith(SUFFIXES) and not _SHARD.fullmatch(name):
             yield name, repository.head(name, 16)
-
-
-def _says(name: str, wanted: str) -> bool:
-    place = re.escape(wanted.lower())
-    return re.search(rf"(?<![a-z0-9_]){place}(?![a-z0-9_])", name.lower()) is not None
 
 
 def _label(name: str) -> str:

@@ -13,21 +13,13 @@ from dataclasses import dataclass
 from bestiary.errors import CheckpointError
 from bestiary.nearest import did_you_mean
 from bestiary.protocols import Repository
+from bestiary_quant.labels import by_bits, says
 
 SUFFIX = ".gguf"
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _TYPE = re.compile(
     r"(?<![a-z0-9_])(?:ud-)?(?:i?q\d+_[a-z0-9_]+|tq\d_\d|mxfp4(?:_moe)?|nvfp4|bf16|f16|fp16|f32|fp32)(?![a-z0-9_])"
 )
-_BITS = {
-    "2": ("q2_k", "q2_k_s", "iq2_m", "iq2_s", "iq2_xs"),
-    "3": ("q3_k_m", "q3_k_l", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs"),
-    "4": ("q4_k_m", "q4_k_s", "iq4_xs", "iq4_nl", "q4_0", "q4_1"),
-    "5": ("q5_k_m", "q5_k_s", "q5_0", "q5_1"),
-    "6": ("q6_k",),
-    "8": ("q8_0",),
-}
-"""Types of files by bits, the usual first."""
 _COMPANIONS = ("mmproj", "imatrix")
 """Beginnings of names of files that are no models: projectors for pictures, and statistics for quantizing."""
 
@@ -58,14 +50,10 @@ def chosen(repository: Repository, wanted: str) -> tuple[str, ...] | None:
     Then it is to be packed so.
     """
     found = [model for model in models(repository.files()) if not _is_companion(model)]
-    if len(found) == 1 and wanted not in found[0].files and not _says(found[0], wanted):
+    if len(found) == 1 and wanted not in found[0].files and not says(found[0].files[0], wanted):
         return None
-    if wanted in _BITS:
-        kinds = [model.label.removeprefix("ud-") for model in found]
-        usual = next((kind for kind in _BITS[wanted] if kinds.count(kind) == 1), None)
-        if usual is not None:
-            wanted = found[kinds.index(usual)].files[0]
-    return files(repository, wanted)
+    place = by_bits(wanted, [model.label.removeprefix("ud-") for model in found])
+    return files(repository, wanted if place is None else found[place].files[0])
 
 
 def choose(sizes: Mapping[str, int], wanted: str | None, origin: str) -> Model:
@@ -77,7 +65,7 @@ def choose(sizes: Mapping[str, int], wanted: str | None, origin: str) -> Model:
         named = (
             [model for model in found if wanted in model.files]
             or [model for model in found if model.label == wanted.lower()]
-            or [model for model in found if _says(model, wanted)]
+            or [model for model in found if says(model.files[0], wanted)]
         )
     if len(named) != 1:
         raise _undecided(found, named, wanted, origin)
@@ -136,11 +124,6 @@ def _undecided(found: list[Model], named: list[Model], wanted: str | None, origi
 def _stem(name: str) -> str:
     part = _SPLIT.fullmatch(name)
     return part["stem"] if part else name.removesuffix(SUFFIX)
-
-
-def _says(model: Model, wanted: str) -> bool:
-    place = re.escape(wanted.lower())
-    return re.search(rf"(?<![a-z0-9_]){place}(?![a-z0-9_])", model.files[0].lower()) is not None
 
 
 def _is_companion(model: Model) -> bool:
