@@ -129,6 +129,15 @@ def test_weights_that_do_not_fit_say_what_they_get_and_why() -> None:
     assert made["lm_head.weight"].nbytes == 2 * 1000 * 90
 
 
+def test_a_load_tells_what_is_packed_otherwise_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with bestiary.load("demo", quant="q4k", progress=False) as pipe:
+        assert pipe.packing["model.layers.0.mlp.up_proj.weight"].scheme == "q5_0"
+    told = [record.getMessage() for record in caplog.records if record.name == "bestiary_quant.planning"]
+    assert told == [
+        "37 of 43 weights are packed otherwise (1 q8_0, 36 q5_0): 192 columns are no multiple of 256",
+    ]
+
+
 def test_calibration_is_asked_for_where_it_is_needed_and_refused_where_it_is_not() -> None:
     with pytest.raises(OptionError, match="gptq4 is made from the activations"):
         plan(PackingRequest("gptq"), sites(), CONFIG, CPU)

@@ -69,6 +69,8 @@ class TextPipeline:
         if options.compile:
             compile_blocks(loaded.model)
         self._weight_bytes = resident_bytes(loaded.model)
+        self.packing: Mapping[str, Packing] = {} if loaded.packing is None else loaded.packing.assigned
+        """What became of each weight that was packed while it was loaded."""
         ends = self._end_tokens(recommended) | found.end_tokens
         self.engine: Engine | None = make_engine(options, loaded, self.tokenizer, ends)
 
@@ -187,9 +189,9 @@ class TextPipeline:
         request = PackingRequest(quant, topology, organization, imatrix, calibration_file, self.tokenizer.encode)
         model = engine.model
         assert isinstance(model, CausalLM)
-        packing = repack(self.identified, model, request, self.dtype, self.device, engine.changing, progress)
+        self.packing = repack(self.identified, model, request, self.dtype, self.device, engine.changing, progress)
         self._weight_bytes = resident_bytes(model)
-        return packing
+        return self.packing
 
     @property
     def config(self) -> Config:

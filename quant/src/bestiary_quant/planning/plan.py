@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -43,6 +44,7 @@ class QuantPlan:
 
     def weights(self, puller: Puller) -> Iterator[tuple[str, torch.Tensor | Packed]]:
         """Every parameter, packed as it is assigned; layer by layer where activations of a text are needed."""
+        _tell_others(self.assigned)
         schemes = {name: packing.scheme for name, packing in self.assigned.items()}
         if self.request.calibration_file is not None:
             from bestiary_quant.calibration.load import calibrated_weights
@@ -92,6 +94,15 @@ def plan(request: PackingRequest, sites: Sequence[Site], config: Config, device:
     assigned = {site.name: _packing(site, chosen[site.name], topology, device, request) for site in sites}
     _check_calibration(request, assigned)
     return QuantPlan(assigned, request, config)
+
+
+def _tell_others(assigned: Mapping[str, Packing]) -> None:
+    """One line for each reason why weights are not packed as they were asked to be."""
+    reasons = dict.fromkeys(packing.why for packing in assigned.values() if packing.why)
+    for why in reasons:
+        got = Counter(packing.scheme or "plain" for packing in assigned.values() if packing.why == why)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in got.items())
+        log.warning("%d of %d weights are packed otherwise (%s): %s", got.total(), len(assigned), kinds, why)
 
 
 def _packing(
