@@ -11,10 +11,10 @@ SOURCES := core/src/bestiary plugins/text/llama/src/bestiary_llama plugins/text/
 	plugins/text/gemma/src/bestiary_gemma plugins/text/demo/src/bestiary_demo quant/src/bestiary_quant
 PROJECTS := constraints.txt pyproject.toml $(wildcard core/pyproject.toml quant/pyproject.toml plugins/*/*/pyproject.toml)
 
-.PHONY: demo setup test lint type format check bench clean help
+.PHONY: demo setup test lint type format check bench bench-quant clean help
 
 help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/ -/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/ -/'
 
 demo: $(VENV)/demo.done ## install what the packaged model needs, and let it answer
 	@for question in "Hello! Who are you?" "What is 27 + 45?" "What is the capital of France?"; do \
@@ -44,6 +44,11 @@ bench: $(VENV)/test.done ## memory and speed of a load, speed of one and of seve
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/overhead.py
 
+bench-quant: $(VENV)/test.done ## size, loss, speed and memory of packed models
+	$(BIN)/python benchmarks/quantize.py
+	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/load_packed.py
+
 clean:
 	rm -rf $(VENV)
 
@@ -59,5 +64,5 @@ $(VENV)/demo.done: $(VENV)/base.done $(PROJECTS)
 
 $(VENV)/test.done: $(VENV)/base.done $(PROJECTS)
 	$(PIP) --no-build-isolation $(ALL)
-	$(PIP) ruff mypy pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib compressed-tensors
+	$(PIP) ruff mypy types-PyYAML pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib compressed-tensors
 	@touch $@

@@ -8,6 +8,7 @@ from typing import Any
 import pluggy
 import pytest
 
+from bestiary.builtin import bestiary_loaders
 from bestiary.catalog import DISTRIBUTIONS, MODEL_TYPES, PACKAGED
 from bestiary.errors import BrokenPlugin, ConfigError, ContestedModel, MissingPlugin, ModelNotFound
 from bestiary.identity import identify, read_evidence
@@ -326,3 +327,20 @@ def test_a_limit_that_leaves_the_provider_out_is_named_in_place_of_pip() -> None
     with pytest.raises(MissingPlugin, match="No chosen plugin claims LlamaForCausalLM") as found:
         identify(Evidence(("config.json",), {"architectures": ["LlamaForCausalLM"]}), limited)
     assert "BESTIARY_PLUGINS" in str(found.value) and "pip" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "suffix"),
+    [
+        ({"model-Q4_K_M.gguf": 100}, ".gguf"),
+        ({"q4k-0.uqff": 100, "residual.safetensors": 10, "config.json": 10}, ".uqff"),
+    ],
+)
+def test_a_format_that_nobody_opens_names_the_command_that_brings_it(
+    files: dict[str, int], suffix: str, tmp_path: Path, folder_repository: Callable[[Path], Any]
+) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(MissingPlugin, match=f"No installed plugin opens {suffix} files") as found:
+        read_evidence(folder_repository(tmp_path), registry(plugin("core", *bestiary_loaders())))
+    assert found.value.fix == "pip install bestiary-quant"

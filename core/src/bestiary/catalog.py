@@ -20,6 +20,8 @@ MODEL_TYPES = {
     "bestiary-qwen": ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe"),
     "bestiary-gemma": ("gemma", "gemma2", "gemma3_text"),
 }
+FORMATS = {".uqff": "bestiary-quant", ".gguf": "bestiary-quant", ".ggml": "bestiary-quant"}
+"""Endings of weight files; of those that come first a folder may hold other weights, which are no model alone."""
 PACKAGED = {"demo": "bestiary-demo"}
 """Model ids that a distribution carries in itself."""
 

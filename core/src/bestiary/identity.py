@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bestiary.catalog import distribution_of
+from bestiary.catalog import FORMATS, distribution_of
 from bestiary.config import read_json
 from bestiary.errors import BrokenPlugin, ConfigError, ContestedModel, MissingPlugin
 from bestiary.nearest import did_you_mean
@@ -37,6 +37,7 @@ def read_evidence(repository: Repository, registry: Registry, told: Mapping[str,
         origin=repository.origin,
     )
     loader = best_loader(repository, registry)
+    _check_formats(evidence, registry, loader)
     # What a weight file says of itself counts more than a config.json beside it, which is often a stub.
     if loader is not None and loader.identify and not evidence.model_index:
         own = {name: value for name, value in (told or {}).items() if name in loader.options}
@@ -53,6 +54,19 @@ def read_evidence(repository: Repository, registry: Registry, told: Mapping[str,
         if repository.local
         else "choose a repository in the Hugging Face layout",
     )
+
+
+def _check_formats(evidence: Evidence, registry: Registry, loader: Loader | None) -> None:
+    """Raises MissingPlugin for weights in a format that no installed plugin opens, where there are no others."""
+    known = {suffix for record, _ in registry.records(Loader) for suffix in record.suffixes}
+    for suffix, distribution in FORMATS.items():
+        name = next((name for name in evidence.files if name.endswith(suffix)), None)
+        if name is not None and suffix not in known and (loader is None or suffix == ".uqff"):
+            raise MissingPlugin(
+                f"No installed plugin opens {suffix} files, such as {name}.",
+                where=evidence.origin,
+                fix=f"pip install {distribution}",
+            )
 
 
 def best_loader(repository: Repository, registry: Registry) -> Loader | None:

@@ -315,7 +315,8 @@ def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:
     """Names and shapes of the weights; where the format allows, without fetching the files.  `read` may fail."""
     loader, names = choose_loader(identified.repository, registry)
     stated = stated_quantization(identified.config, identified.repository, registry)
-    if loader.headers is None or stated is not None:  # packed tensors have their meaning only through the quantizer
+    # Packed tensors have their meaning only through the quantizer; and what is here need not be read in part.
+    if loader.headers is None or stated is not None or not identified.repository.missing(names):
         return open_checkpoint(identified, registry)
     checkpoint: Checkpoint = resolve(loader.headers)(identified.repository, names)
     return checkpoint

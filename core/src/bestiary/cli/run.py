@@ -55,6 +55,9 @@ def run(
     imatrix: Imatrix = None,
     calibration_file: CalibrationFile = None,
     cache_type: CacheType = "auto",
+    tok_model_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Another repository whose tokenizer and chat template serve.")
+    ] = None,
     revision: Revision = None,
     plugin: Plugin = None,
     cache_dir: CacheDir = None,
@@ -78,6 +81,8 @@ def run(
     own: dict[str, Any] = {"draft": draft} if draft else {}
     if cache_type != "auto":
         own["cache_type"] = cache_type
+    if tok_model_id:
+        own["tok_model_id"] = tok_model_id
     asked: dict[str, Any] = dict(sampling)
     if adapter:
         own["adapters"], asked["adapter"] = {"cli": adapter}, "cli"
