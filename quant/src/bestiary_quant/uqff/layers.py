@@ -28,8 +28,15 @@ class Layer:
     """Names in the file of all that makes the weight, which comes first; the bias is not among them."""
 
 
+MAX_LAYERS = 8192
+"""No honest model has so many: experts are stacks."""
+
+
 def layers(tensors: UqffTensors) -> Iterator[Layer]:
-    """Every layer, in the order of the files.  Raises CheckpointError where the parts of one do not agree."""
+    """Every layer, in the order of the files.
+
+    Raises CheckpointError where the parts of one do not agree, or where there are too many.
+    """
     stored = Stored(tensors)
     attributes: dict[str, set[str]] = {}
     inside = [name for name in stored.names if tensors.in_shard(name)]
@@ -37,6 +44,8 @@ def layers(tensors: UqffTensors) -> Iterator[Layer]:
         key, separator, attribute = name.rpartition(".weight.")
         if separator:
             attributes.setdefault(key, set()).add(attribute)
+    if len(attributes) > MAX_LAYERS:
+        raise stored.error(f"There are {len(attributes)} layers; {MAX_LAYERS} are allowed.")
     for name in inside:
         layer = _key(name)
         if layer is None or "format" not in attributes.get(layer, ()):
