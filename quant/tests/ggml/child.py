@@ -46,7 +46,7 @@ def opened(folder: Path) -> str:
 
 def main(folder: Path) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + (256 << 20)
+    limit = pages * resource.getpagesize() + (200 << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     path = folder / "case.bin"
     outcomes = []

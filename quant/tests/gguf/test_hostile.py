@@ -51,6 +51,10 @@ def test_case(number: int, outcomes: Any) -> None:
     assert "\0" not in outcome and "\x1b" not in outcome
 
 
+def test_every_case_ends_soon(outcomes: Any) -> None:
+    assert outcomes["longest"][0] < 1.0, outcomes["longest"]
+
+
 def test_every_beginning_of_a_sound_file_is_refused(outcomes: Any) -> None:
     assert set(outcomes["prefixes"]) == {"bestiary.errors.CheckpointError"}
     assert len(outcomes["prefixes"]) == len(CORPUS.VALID) - 16
