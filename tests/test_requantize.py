@@ -9,6 +9,8 @@ from gguf import GGMLQuantizationType as Type
 
 import bestiary
 from bestiary.errors import OptionError
+from bestiary_quant.calibration.collector import Collector
+from bestiary_quant.making.pack import pack
 
 PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 
@@ -69,3 +71,37 @@ def test_a_gguf_source_is_packed_otherwise(shared_data: Path) -> None:
         assert packed is not None and packed.kind.name == Type.Q8_0.name
         pipe.requantize("q4_0")
         assert pipe.model.model.layers[0].self_attn.q_proj.packed.kind.name == Type.Q4_0.name
+
+
+def test_live_traffic_shows_what_matters() -> None:
+    with loaded() as pipe:
+        collector = Collector(pipe.model)
+        collector.start()
+        for question in ("What is 27 + 45?", "What is the capital of France?", "Count from 3 to 9."):
+            pipe.chat(question, max_tokens=24)
+        status = collector.status()
+        assert status.collecting and status.seen == status.weights == 43 and status.least > 30
+        collector.stop()
+        pipe.chat("Hello!", max_tokens=8)
+        assert collector.status().most == status.most
+        importance = collector.snapshot()
+        made = pipe.requantize("q4_0", imatrix=importance)
+        assert made["model.layers.0.mlp.up_proj.weight"].scheme == "q4_0"
+        weighed = pipe.model.model.layers[0].mlp.up_proj.packed.data
+        due = importance.mean("model.layers.0.mlp.up_proj.weight")
+        with loaded() as plain:
+            source = plain.model.model.layers[0].mlp.up_proj.weight
+            assert torch.equal(weighed, pack(source.bfloat16(), "q4_0", due).data)
+
+
+def test_a_packing_that_fails_on_its_way_leaves_the_model_as_its_files_have_it(tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("Too short.")
+    with loaded() as pipe:
+        tokens = pipe.tokenize(PROMPT)
+        before = pipe.score(tokens)
+        pipe.requantize("q4_0")
+        with pytest.raises(OptionError, match="at least 64"):
+            pipe.requantize("q4k", calibration_file=str(short))
+        assert torch.equal(pipe.score(tokens), before)
+        assert pipe.generate("The", max_tokens=4).tokens
