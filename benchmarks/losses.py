@@ -23,7 +23,8 @@ import bestiary
 from bestiary.building import resident_bytes
 from bestiary.generation.speed import measure
 from bestiary.nn import Embedding, Linear
-from bestiary_quant.making.schemes import CALIBRATED, SCHEMES
+from bestiary_quant.calibration.methods import METHODS
+from bestiary_quant.making.schemes import SCHEMES
 
 TEXTS = Path(__file__).parent / "texts"
 DEFAULT = (
@@ -92,8 +93,8 @@ def rows(model: str, text: Path, calibration: Path, schemes: Sequence[str]) -> I
         yield {"scheme": "bfloat16", "bytes": resident_bytes(pipe.model), **losses(pipe, wanted, plain), "speed": 1.0}
     for scheme in schemes:
         for calibrated in (False, True):
-            weighs = scheme in CALIBRATED or any(scheme == s.name and s.weighs for s in SCHEMES.values())
-            if (calibrated and not weighs and scheme != "q4_k_m") or (not calibrated and scheme in CALIBRATED):
+            weighs = scheme in METHODS or any(scheme == s.name and s.weighs for s in SCHEMES.values())
+            if (calibrated and not weighs and scheme != "q4_k_m") or (not calibrated and scheme in METHODS):
                 continue
             own = {"calibration_file": str(calibration)} if calibrated else {}
             # Scored in float32, so that what is measured is the weights' loss; speed is that of bfloat16.

@@ -42,7 +42,7 @@ class Pieces:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        self.backend = backend
+        self._backend = backend
         self._cache: dict[int, bytes] = {}
         self._replace: list[tuple[str, str]] = []
         self._byte_level = self.byte_fallback = False
@@ -86,7 +86,7 @@ class Pieces:
         """The bytes that a token adds; empty for an id that no token has.  They may end inside a character."""
         found = self._cache.get(token_id)
         if found is None:
-            token = self.backend.id_to_token(token_id) if token_id >= 0 else None
+            token = self._backend.id_to_token(token_id) if token_id >= 0 else None
             found = self._cache[token_id] = b"" if token is None else self._bytes(token)
         return found
 
@@ -94,7 +94,7 @@ class Pieces:
         """The bytes that a token adds at the very start of a text: metaspace decoders drop its spaces there."""
         if not self._drops_first_spaces:
             return self.piece(token_id)
-        token = self.backend.id_to_token(token_id) if token_id >= 0 else None
+        token = self._backend.id_to_token(token_id) if token_id >= 0 else None
         return b"" if token is None else token.replace(self._metaspace, "").encode()
 
     def join(self, ids: list[int]) -> str:

@@ -19,9 +19,11 @@ class Embedding(nn.Module):
 
     def hold(self, weight: nn.Parameter | PackedWeight, dtype: torch.dtype) -> None:
         """Take `weight` in place of what is held; rows of a packed one become `dtype` when they are asked for."""
-        plain = isinstance(weight, nn.Parameter)
-        self.weight, self.packed = (weight, None) if plain else (None, weight)  # type: ignore[assignment]
         self.dtype = dtype
+        if isinstance(weight, nn.Parameter):
+            self.weight, self.packed = weight, None
+        else:
+            self.weight, self.packed = None, weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.packed.rows(tokens).dequantize(self.dtype) if self.packed else F.embedding(tokens, self.weight)  # type: ignore[arg-type]

@@ -28,8 +28,10 @@ class Linear(nn.Module):
 
     def hold(self, weight: nn.Parameter | PackedWeight) -> None:
         """Take `weight` in place of what is held, which is released."""
-        plain = isinstance(weight, nn.Parameter)
-        self.weight, self.packed = (weight, None) if plain else (None, weight)  # type: ignore[assignment]
+        if isinstance(weight, nn.Parameter):
+            self.weight, self.packed = weight, None
+        else:
+            self.weight, self.packed = None, weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed is None:

@@ -25,7 +25,7 @@ from bestiary_quant.calibration.packing import packed_layer
 from bestiary_quant.calibration.running import Run
 from bestiary_quant.calibration.taps import See, Taps
 from bestiary_quant.calibration.text import CHUNK, CHUNKS, causal, cut
-from bestiary_quant.making.pack import pack
+from bestiary_quant.making.pack import pack, tell
 from bestiary_quant.making.schemes import find
 
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm."
@@ -166,7 +166,7 @@ class _Calibration:
             if site.method is not None and site.experts is None:
                 return rounded(self._source(name), site.method.bits, site.group)
             if method_of(site.scheme) is None:
-                return pack(self._source(name), site.scheme, name=name) or weight
+                return pack(self._source(name), site.scheme, name=name, report=tell) or weight
         return weight
 
     def _kept(self, name: str) -> Weight:

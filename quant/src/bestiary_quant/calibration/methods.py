@@ -51,7 +51,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 """By name."""
-_BY_ALIAS = {alias: method for method in METHODS.values() for alias in (method.name, *method.aliases)}
+_BY_ALIAS: Mapping[str, Method] = {
+    alias: method for method in METHODS.values() for alias in (method.name, *method.aliases)
+}
+
+
+METHOD_NAMES = tuple(_BY_ALIAS)
+"""All that they are called."""
 
 
 def method_of(scheme: str | None) -> Method | None:

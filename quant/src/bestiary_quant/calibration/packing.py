@@ -15,7 +15,7 @@ from bestiary_quant.calibration.importance import Importance, same_input
 from bestiary_quant.calibration.layer import Layer, Site, Unit, Weight
 from bestiary_quant.calibration.methods import method_of
 from bestiary_quant.checkpoints.coded import CodedMatrix
-from bestiary_quant.making.pack import pack
+from bestiary_quant.making.pack import pack, tell
 from bestiary_quant.making.schemes import find
 
 HESSIANS = 1 << 31
@@ -44,7 +44,7 @@ def packed_layer(layer: Layer, folds: Iterable[Fold] = (), budget: int = HESSIAN
             made[site.name] = parts[site.name][0] if site.experts is None else stacked(parts[site.name])
         elif method_of(site.scheme) is None:
             importance = _importance(squares, site)
-            packed = pack(_numbers(layer, site, changed), site.scheme, importance, name=site.name)
+            packed = pack(_numbers(layer, site, changed), site.scheme, importance, name=site.name, report=tell)
             if packed is not None:
                 made[site.name] = packed
     return {name: made.get(name, weight) for name, weight in layer.weights.items()}

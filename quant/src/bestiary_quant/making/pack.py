@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +16,8 @@ from bestiary_quant.checkpoints.coded import CodedMatrix, CodedStack
 from bestiary_quant.making.panels import MAKING, stacked
 from bestiary_quant.making.schemes import SCHEMES, Scheme, find
 from bestiary_quant.packed import PackedMatrix, PackedStack
+
+log = logging.getLogger("bestiary_quant.making")
 
 Packed = PackedMatrix | PackedStack | CodedMatrix | CodedStack
 Source = torch.Tensor | Packed
@@ -34,6 +37,12 @@ class Substitution:
     got: str | None
     """Another scheme, or None: the weight stays as it is."""
     why: str
+
+
+def tell(substitution: Substitution) -> None:
+    """Log what became of a weight; a `report` for those who pack a model."""
+    got = substitution.got or "nothing"
+    log.warning("%s: %s in place of %s: %s", substitution.name, got, substitution.wanted, substitution.why)
 
 
 def pack(

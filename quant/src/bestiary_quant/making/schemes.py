@@ -127,11 +127,6 @@ ALIASES: Mapping[str, Scheme] = MappingProxyType(
 )
 """Schemes by all their names."""
 
-CALIBRATED: Mapping[str, str] = MappingProxyType(
-    {"gptq": "gptq4", "awq": "awq4", **{name: name for name in ("gptq2", "gptq3", "gptq4", "gptq8", "awq4")}}
-)
-"""Names of what is made from the activations of a text (see `bestiary_quant.calibration`), with what they stand for."""
-
 
 def find(name: str) -> Scheme:
     """The scheme of a name or a number of bits ("q4k", "Q4_K", "4").  Raises OptionError for any other."""

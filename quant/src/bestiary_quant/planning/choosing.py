@@ -8,12 +8,13 @@ from bestiary.config import Config
 from bestiary.errors import OptionError, OutOfMemory, shown
 from bestiary.nearest import did_you_mean
 from bestiary.records import Site
+from bestiary_quant.calibration.methods import METHOD_NAMES, method_of
 from bestiary_quant.making.mixtures import MIXTURES, Traits, assign
-from bestiary_quant.making.schemes import ALIASES, BITS, CALIBRATED, METAL_BITS, SCHEMES, find, for_memory, promoted
+from bestiary_quant.making.schemes import ALIASES, BITS, METAL_BITS, SCHEMES, find, for_memory, promoted
 
 AUTO = "auto"
 ORGANIZATIONS = ("default", "moqe")
-NAMES = (*ALIASES, *MIXTURES, *CALIBRATED, *map(str, BITS), AUTO)
+NAMES = (*ALIASES, *MIXTURES, *METHOD_NAMES, *map(str, BITS), AUTO)
 """All that `quant` may be, besides numbers and functions."""
 _FEWEST_ROWS = 8
 """A weight of fewer rows, such as the gate of a shared expert, is not worth its packing."""
@@ -68,9 +69,8 @@ def _choose(
         name = METAL_BITS.get(int(name), name)
     if name in MIXTURES:
         return assign(name, [site.name for site in sites], _traits(config))
-    if name in CALIBRATED:
-        scheme = CALIBRATED[name]
-        return {site.name: "q8_0" if site.role in ("head", "embedding") else scheme for site in sites}
+    if (method := method_of(name)) is not None:
+        return {site.name: "q8_0" if site.role in ("head", "embedding") else method.name for site in sites}
     base = find(name)
     sensitive = promoted(base)
     return {site.name: (sensitive if site.role in ("head", "embedding") else base).name for site in sites}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,10 @@ from bestiary.config import Config
 from bestiary.errors import OptionError
 from bestiary.placement import free_memory
 from bestiary.records import Packing, PackingRequest, Site
+from bestiary_quant.calibration.methods import GROUPS, method_of
 from bestiary_quant.checkpoints.coded import CodedMatrix, CodedStack
-from bestiary_quant.making.pack import Substitution, fitting, pack, packed_bytes
-from bestiary_quant.making.schemes import CALIBRATED, SCHEMES
+from bestiary_quant.making.pack import fitting, pack, packed_bytes, tell
+from bestiary_quant.making.schemes import SCHEMES
 from bestiary_quant.packed import PackedMatrix, PackedStack
 from bestiary_quant.planning.choosing import choose
 from bestiary_quant.planning.topology import Topology, read_topology
@@ -32,15 +33,13 @@ SHARE = 0.7
 _OURS = (PackedMatrix, PackedStack, CodedMatrix, CodedStack)
 
 
-@dataclass
+@dataclass(frozen=True)
 class QuantPlan:
     """A `bestiary.protocols.PackingPlan`."""
 
     assigned: Mapping[str, Packing]
     request: PackingRequest
     config: Config
-    reported: list[Substitution] = field(default_factory=list)
-    """What turned out otherwise than it was planned, by the numbers of a weight."""
 
     def weights(self, puller: Puller) -> Iterator[tuple[str, torch.Tensor | Packed]]:
         """Every parameter, packed as it is assigned; layer by layer where activations of a text are needed."""
@@ -61,7 +60,7 @@ class QuantPlan:
             return {}
         from bestiary_quant.calibration.load import importance_of
 
-        weighed = [name for name, packing in self.assigned.items() if packing.scheme and SCHEMES[packing.scheme].weighs]
+        weighed = [name for name, packing in self.assigned.items() if _weighs(packing)]
         return importance_of(self.request.imatrix, {name: puller.shape(name) for name in weighed})
 
     def _made(
@@ -73,13 +72,8 @@ class QuantPlan:
         if isinstance(held, PackedMatrix | PackedStack) and held.kind is SCHEMES[scheme].kind:
             return held
         source: Any = held if isinstance(held, _OURS) else puller.read(name)
-        made = pack(source, scheme, importance, name=name, report=self._hear, between=puller.release)
+        made = pack(source, scheme, importance, name=name, report=tell, between=puller.release)
         return puller.kept(name) if made is None else made.to(puller.device)
-
-    def _hear(self, substitution: Substitution) -> None:
-        self.reported.append(substitution)
-        got = substitution.got or "nothing"
-        log.warning("%s: %s in place of %s: %s", substitution.name, got, substitution.wanted, substitution.why)
 
 
 def plan(request: PackingRequest, sites: Sequence[Site], config: Config, device: torch.device) -> QuantPlan:
@@ -115,20 +109,15 @@ def _packing(
     plain = prod(site.shape) * request.dtype_bytes
     if scheme is None:
         return Packing(None, plain, device=place)
-    if scheme in CALIBRATED:
-        return _calibrated(site, scheme, plain, place)
+    if (method := method_of(scheme)) is not None:
+        size = method.nbytes(site.shape)
+        if size is None:
+            return Packing(None, plain, f"{site.shape[-1]} columns are no multiple of {GROUPS[-1]}", place)
+        return Packing(method.name, size, device=place)
     got, why = fitting(SCHEMES[scheme], site.shape)
     if got is None:
         return Packing(None, plain, why, place)
     return Packing(got.name, packed_bytes(got, site.shape), why, place)
-
-
-def _calibrated(site: Site, scheme: str, plain: int, place: str | None) -> Packing:
-    bits = int(CALIBRATED[scheme][-1])
-    group = next((group for group in (128, 64, 32) if site.shape[-1] % group == 0), None)
-    if group is None:
-        return Packing(None, plain, f"{site.shape[-1]} columns are no multiple of 32", place)
-    return Packing(CALIBRATED[scheme], int(prod(site.shape) * (bits + (16 + 8) / group) / 8), device=place)
 
 
 def _check_device(place: str | None, device: torch.device, topology: Topology, site: Site) -> None:
@@ -145,22 +134,24 @@ def _check_device(place: str | None, device: torch.device, topology: Topology, s
 
 
 def _check_calibration(request: PackingRequest, assigned: Mapping[str, Packing]) -> None:
-    needing = next((name for name, packing in assigned.items() if packing.scheme in CALIBRATED), None)
+    needing = next((name for name, packing in assigned.items() if method_of(packing.scheme) is not None), None)
     if needing is not None and request.calibration_file is None:
         raise OptionError(
             f"{assigned[needing].scheme} is made from the activations of a text, and none is given.",
             where=needing,
             fix="give calibration_file=..., a text of the kind that the model will work on",
         )
+    if request.imatrix is None and request.calibration_file is None:
+        return
     if request.imatrix is not None and request.calibration_file is not None:
         raise OptionError("imatrix and calibration_file both say which columns matter.", fix="give one of them")
-    if request.imatrix is not None or request.calibration_file is not None:
-        used = any(
-            packing.scheme in CALIBRATED or (packing.scheme is not None and SCHEMES[packing.scheme].weighs)
-            for packing in assigned.values()
+    if needing is None and not any(_weighs(packing) for packing in assigned.values()):
+        raise OptionError(
+            "No weight is packed in a way that takes importance into account.",
+            fix='give quant="q4k" or another k-quant, or leave imatrix and calibration_file away',
         )
-        if not used:
-            raise OptionError(
-                "No weight is packed in a way that takes importance into account.",
-                fix='give quant="q4k" or another k-quant, or leave imatrix and calibration_file away',
-            )
+
+
+def _weighs(packing: Packing) -> bool:
+    scheme = SCHEMES.get(packing.scheme or "")
+    return scheme is not None and scheme.weighs
