@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from bestiary_quant.calibration.gptq import Hessian, gptq
-from bestiary_quant.calibration.grid import rounded, stacked
+from bestiary_quant.calibration.grid import rounded
+from bestiary_quant.checkpoints.coded import stacked
 from bestiary_quant.checkpoints.codes import centred
 
 

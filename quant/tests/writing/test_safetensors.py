@@ -63,7 +63,7 @@ def by_hand(tensor: torch.Tensor, scheme: str) -> Any:
     group, bits = 32, int(scheme[-1])
     parts = [rounded(part, bits, group) for part in (tensor if tensor.ndim == 3 else [tensor])]
     if tensor.ndim == 3:
-        from bestiary_quant.calibration.grid import stacked
+        from bestiary_quant.checkpoints.coded import stacked
 
         return stacked(parts)
     if scheme.startswith("gptq"):  # columns in an order of their own, and a zero of 0

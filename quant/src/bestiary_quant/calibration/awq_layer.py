@@ -8,9 +8,9 @@ import torch
 
 from bestiary_quant.calibration.awq import ROWS, Part, Sample, awq, best_scale
 from bestiary_quant.calibration.folds import Fold
-from bestiary_quant.calibration.grid import stacked
 from bestiary_quant.calibration.importance import same_input
 from bestiary_quant.calibration.layer import Layer, Site, Unit, Weight
+from bestiary_quant.checkpoints.coded import stacked
 
 EXPERT_ROWS = 128
 """Inputs that are kept of each expert; of other weights ROWS."""

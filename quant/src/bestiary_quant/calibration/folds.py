@@ -40,11 +40,12 @@ class Fold:
     def apply(self, weights: Weights, scale: torch.Tensor) -> None:
         """Change the weights, in the types that they have: to new tensors, or an expert's where it lies."""
         for name in self.divided:
-            weights[name] = self._changed(weights[name], 1 / scale, rows=True)  # type: ignore[arg-type]
+            weights[name] = self._changed(weights[name], 1 / scale, rows=True)
         for name in self.readers:
-            weights[name] = self._changed(weights[name], scale, rows=False)  # type: ignore[arg-type]
+            weights[name] = self._changed(weights[name], scale, rows=False)
 
-    def _changed(self, weight: torch.Tensor, factor: torch.Tensor, *, rows: bool) -> torch.Tensor:
+    def _changed(self, weight: torch.Tensor | Packed, factor: torch.Tensor, *, rows: bool) -> torch.Tensor:
+        assert isinstance(weight, torch.Tensor)  # as `possible` says
         chosen = weight if self.expert is None or weight.ndim < 3 else weight[self.expert]
         if rows and chosen.ndim == 2:
             made = chosen.float() * factor[:, None]

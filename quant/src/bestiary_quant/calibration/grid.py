@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from bestiary_quant.checkpoints.bits import pack
-from bestiary_quant.checkpoints.coded import CodedMatrix, CodedStack
+from bestiary_quant.checkpoints.coded import CodedMatrix
 from bestiary_quant.checkpoints.codes import Codes, centred
 from bestiary_quant.checkpoints.scaling import Scaling
 
@@ -89,17 +88,3 @@ def rounded(x: torch.Tensor, bits: int, group: int, symmetric: bool = False) -> 
     scale, zero = grid.fit(blocks)
     codes = grid.codes(blocks, scale[..., None], zero[..., None]).view(x.shape)
     return coded(grid, codes, scale, zero, group)
-
-
-def stacked(parts: Sequence[CodedMatrix]) -> CodedStack:
-    """The experts of a layer, made alike and without an order of their own, as one weight."""
-    codes, scaling = parts[0].codes, parts[0].scaling
-    kind = torch.float16 if all(part.scaling.scales.dtype == torch.float16 for part in parts) else torch.float32
-    zeros = [part.scaling.zeros for part in parts if part.scaling.zeros is not None]
-    joined = Scaling(
-        torch.cat([part.scaling.scales.to(kind) for part in parts]),
-        scaling.run,
-        zeros=torch.cat(zeros) if zeros else None,
-    )
-    data = torch.cat([part.codes.data for part in parts])
-    return CodedStack(CodedMatrix(Codes(data, codes.bits, codes.columns, codes.table), joined), len(parts))

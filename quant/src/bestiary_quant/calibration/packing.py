@@ -10,11 +10,10 @@ from bestiary_quant.calibration.awq_layer import by_awq
 from bestiary_quant.calibration.collector import Squares
 from bestiary_quant.calibration.folds import Fold
 from bestiary_quant.calibration.gptq import Hessian, gptq
-from bestiary_quant.calibration.grid import stacked
 from bestiary_quant.calibration.importance import Importance, same_input
 from bestiary_quant.calibration.layer import Layer, Site, Unit, Weight
 from bestiary_quant.calibration.methods import method_of
-from bestiary_quant.checkpoints.coded import CodedMatrix
+from bestiary_quant.checkpoints.coded import CodedMatrix, stacked
 from bestiary_quant.making.pack import pack, tell
 from bestiary_quant.making.schemes import find
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from bestiary.nn import Experts, Linear
+from bestiary.pulling import held_in
 
 See = Callable[[torch.Tensor, int | None], None]
 """(x [T, in], which of the experts multiplies it, or None): called before the product."""
-PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
 def weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, int, int | None]]:
@@ -25,13 +25,10 @@ def weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, int, int | None]
     for path, module in model.named_modules():
         front = f"{path}." if path else ""
         if isinstance(module, Linear):
-            held = module.weight if module.packed is None else module.packed
-            yield f"{front}weight", module, held.shape[1], None  # type: ignore[union-attr]
+            yield f"{front}weight", module, held_in(module, "weight").shape[1], None
         elif isinstance(module, Experts):
-            for name in PROJECTIONS:
-                stack = module.packed.get(name)
-                shape = getattr(module, name).shape if stack is None else stack.shape
-                yield f"{front}{name}", module, shape[2], module.count
+            for name in module.projections:
+                yield f"{front}{name}", module, held_in(module, name).shape[2], module.count
 
 
 class Taps:

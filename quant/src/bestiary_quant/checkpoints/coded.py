@@ -6,7 +6,7 @@ for, is settled when a weight is read: by a view on the file where its rows lie 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,29 @@ class CodedStack:
     def to(self, device: torch.device | str) -> CodedStack:
         """The same weights on another device."""
         return CodedStack(self.matrix.to(device), self.shape[0])
+
+
+def stacked(parts: Sequence[CodedMatrix]) -> CodedStack:
+    """Weights of one shape that were made alike, without an order of their own, as the experts of a layer."""
+    codes, scaling = parts[0].codes, parts[0].scaling
+    each = len(scaling.scales)
+
+    def joined(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+        there = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(there) if there else None
+
+    bands = [
+        None if part.scaling.band is None else part.scaling.band + number * each for number, part in enumerate(parts)
+    ]
+    whole = Scaling(
+        torch.cat([part.scaling.scales for part in parts]),  # in the widest of their types
+        scaling.run,
+        zeros=joined([part.scaling.zeros for part in parts]),
+        offsets=joined([part.scaling.offsets for part in parts]),
+        band=joined(bands),
+    )
+    data = torch.cat([part.codes.data for part in parts])
+    return CodedStack(CodedMatrix(Codes(data, codes.bits, codes.columns, codes.table), whole), len(parts))
 
 
 def shaped(matrix: CodedMatrix, shape: tuple[int, ...]) -> CodedMatrix | CodedStack:

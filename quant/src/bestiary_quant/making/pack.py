@@ -12,8 +12,8 @@ import torch
 
 from bestiary.errors import CheckpointError, OptionError
 from bestiary.records import resolve
-from bestiary_quant.checkpoints.coded import CodedMatrix, CodedStack
-from bestiary_quant.making.panels import MAKING, stacked
+from bestiary_quant.checkpoints.coded import CodedMatrix, CodedStack, stacked
+from bestiary_quant.making.panels import MAKING
 from bestiary_quant.making.schemes import SCHEMES, Scheme, find
 from bestiary_quant.packed import PackedMatrix, PackedStack
 

@@ -1,14 +1,10 @@
-"""Weights quantised some rows at a time, and what the schemes whose scales lie beside the codes have in common."""
+"""Weights quantised some rows at a time, and the type of scales that lie beside codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-
-from bestiary_quant.checkpoints.coded import CodedMatrix, CodedStack
-from bestiary_quant.checkpoints.codes import Codes
-from bestiary_quant.checkpoints.scaling import Scaling
 
 MAKING = 1 << 19
 """Numbers quantised at a time: their temporaries take some 20 MB; with less, threads mostly wait for each other."""
@@ -32,19 +28,3 @@ def compact(bits: int, scales: torch.Tensor, offsets: torch.Tensor) -> tuple[tor
     if bits > 6 or not kind.tiny <= widest <= kind.max or farthest > kind.max:
         return scales, offsets
     return scales.half(), offsets.half()
-
-
-def stacked(parts: Sequence[CodedMatrix]) -> CodedStack:
-    """Weights of one shape and scheme as the experts of a layer."""
-    codes, scaling = parts[0].codes, parts[0].scaling
-    each = len(scaling.scales)
-    bands = [part.scaling.band + number * each for number, part in enumerate(parts) if part.scaling.band is not None]
-    offsets = [part.scaling.offsets for part in parts if part.scaling.offsets is not None]
-    data = torch.cat([part.codes.data for part in parts])
-    joined = Scaling(
-        torch.cat([part.scaling.scales for part in parts]),
-        scaling.run,
-        offsets=torch.cat(offsets) if offsets else None,
-        band=torch.cat(bands) if bands else None,
-    )
-    return CodedStack(CodedMatrix(Codes(data, codes.bits, codes.columns), joined), len(parts))
