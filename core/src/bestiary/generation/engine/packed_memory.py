@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -27,6 +27,9 @@ _LARGEST = torch.finfo(FLOAT8).max
 
 class Form(Protocol):
     """How keys [T, KH, D], or values, lie in memory."""
+
+    count: ClassVar[int]
+    """Of its memories."""
 
     @property
     def columns(self) -> tuple[tuple[int, torch.dtype], ...]:
@@ -59,6 +62,8 @@ class Plain:
     heads: int
     dim: int
     dtype: torch.dtype
+
+    count: ClassVar[int] = 1
 
     @property
     def columns(self) -> tuple[tuple[int, torch.dtype], ...]:
@@ -110,6 +115,8 @@ class Float8:
 
     groups: Groups
 
+    count: ClassVar[int] = 2
+
     @property
     def columns(self) -> tuple[tuple[int, torch.dtype], ...]:
         # Bytes: on a CPU torch does not copy its own type into rows.
@@ -131,6 +138,8 @@ class Int8:
     """x = scale * code, with codes from -127 to 127."""
 
     groups: Groups
+
+    count: ClassVar[int] = 2
 
     @property
     def columns(self) -> tuple[tuple[int, torch.dtype], ...]:
@@ -156,6 +165,8 @@ class Int4:
     """
 
     groups: Groups
+
+    count: ClassVar[int] = 2
 
     @property
     def columns(self) -> tuple[tuple[int, torch.dtype], ...]:

@@ -59,5 +59,5 @@ class LayerBlocks:
     def read(self, slots: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
         """The keys, and values unless of a latent, of slots [N]: [N, KH, D] each."""
         assert self.form is not None
-        parts, count = [memory.index_select(0, slots) for memory in self.memories], len(self.form.columns)
+        parts, count = [memory.index_select(0, slots) for memory in self.memories], self.form.count
         return [self.form.decode(parts[first : first + count], dtype) for first in range(0, len(parts), count)]
