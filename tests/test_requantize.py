@@ -1,7 +1,9 @@
 """Packing the weights of a model that runs."""
 
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,13 +11,14 @@ from gguf import GGMLQuantizationType as Type
 
 import bestiary
 from bestiary.errors import OptionError
+from bestiary.generation.engine.events import Ended
 from bestiary_quant.calibration.collector import Collector
 from bestiary_quant.making.pack import pack
 
 PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def loaded(**options: object) -> object:
+def loaded(**options: object) -> Any:
     return bestiary.load("demo", dtype="float32", progress=False, **options)
 
 
@@ -30,27 +33,52 @@ def test_a_model_packed_anew_is_the_one_that_is_loaded_so() -> None:
         assert torch.equal(plain.score(tokens), before) and plain.nbytes == size
 
 
+LONG = "Once there was a model, and it was asked the same thing twice. " * 4
+GREEDY = {"max_tokens": 40, "ignore_eos": True, "temperature": 0, "logprobs": 1}
+
+
+def settled(pipe: Any) -> Any:
+    """The statistics, once the engine's thread has noted the end of everything."""
+    for _ in range(500):
+        found = pipe.statistics()
+        if not (found.waiting or found.running or found.blocks_used):
+            return found
+        time.sleep(0.01)
+    raise AssertionError(found)
+
+
+def test_what_other_weights_computed_is_no_beginning_of_what_is_asked_now() -> None:
+    with loaded() as pipe, loaded(quant="q4_0") as other:
+        pipe.generate(LONG, **GREEDY)
+        settled(pipe)
+        pipe.requantize("q4_0")
+        again, due = pipe.generate(LONG, **GREEDY), other.generate(LONG, **GREEDY)
+        assert settled(pipe).totals.reused_tokens == 0
+        assert again.tokens == due.tokens
+        for found, wanted in zip(again.logprobs, due.logprobs, strict=True):
+            assert found.logprob == pytest.approx(wanted.logprob, abs=1e-4)
+        pipe.generate(LONG, **GREEDY)
+        assert settled(pipe).totals.reused_tokens >= 16
+
+
 def test_requests_that_run_wait_and_go_on() -> None:
     with loaded() as pipe:
-        begun = threading.Event()
-        chunks: list[str] = []
+        begun, events = threading.Event(), list[object]()
+        pipe.subscribe(events.append)
 
         def read() -> None:
-            for chunk in pipe.stream("The", max_tokens=60, ignore_eos=True, temperature=0):
-                chunks.append(chunk.text)
+            for _ in pipe.stream(LONG, max_tokens=400, ignore_eos=True, temperature=0):
                 begun.set()
 
         reader = threading.Thread(target=read)
         reader.start()
         assert begun.wait(60)
-        pipe.requantize("q4k")
-        reader.join(120)
-        assert not reader.is_alive()
-        assert pipe.statistics().blocks_used == 0
-        # What was computed with other weights is no beginning of what is asked now.
-        again = pipe.generate("The", max_tokens=60, ignore_eos=True, temperature=0).text
-        with loaded(quant="q4k") as other:
-            assert other.generate("The", max_tokens=60, ignore_eos=True, temperature=0).text == again
+        pipe.requantize("q8_0")
+        reader.join(240)
+        assert not reader.is_alive() and settled(pipe)
+        (ended,) = (event for event in events if isinstance(event, Ended))
+        # What it had computed was given up, and computed once more by the new weights.
+        assert ended.preemptions == 1 and ended.completion_tokens == 400
 
 
 def test_nothing_changes_where_the_request_is_refused() -> None:

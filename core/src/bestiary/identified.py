@@ -72,8 +72,10 @@ def identify_model(
 
 
 def _choose(repository: Repository, wanted: Any, registry: Registry) -> Repository:
+    if not isinstance(wanted, str | int):
+        return repository
     loader = best_loader(repository, registry)
-    if not isinstance(wanted, str | int) or loader is None or loader.choose is None:
+    if loader is None or loader.choose is None:
         return repository
     names = resolve(loader.choose)(repository, str(wanted))
     return repository if names is None else Chosen(repository, names, loader.suffixes)

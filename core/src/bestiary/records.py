@@ -190,7 +190,8 @@ class PackingRequest:
     """Bytes of a number that stays plain."""
 
     def __bool__(self) -> bool:
-        return any(value is not None for value in (self.quant, self.topology, self.imatrix, self.calibration_file))
+        asked = (self.quant, self.topology, self.organization, self.imatrix, self.calibration_file)
+        return any(value is not None for value in asked)
 
 
 @dataclass(frozen=True)

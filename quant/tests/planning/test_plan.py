@@ -92,6 +92,8 @@ def test_moqe_packs_experts_alone() -> None:
         schemes(PackingRequest("q4k", organization="moqe"), sites())
     with pytest.raises(OptionError, match="moqe"):
         schemes(PackingRequest("q4k", organization="moqq"), sites())
+    with pytest.raises(OptionError, match="there is no quant"):
+        bestiary.load("demo", organization="moqe", progress=False)
 
 
 def test_gates_of_one_row_stay_plain() -> None:

@@ -112,7 +112,7 @@ def test_models_of_a_report_that_are_not_here(tmp_path: Path) -> None:
     made = folder(tmp_path, {"outputs": outputs})
     with pytest.raises(CheckpointError, match=r"missing: part-c\.uqff"):
         files(made, "q8_0")
-    with pytest.raises(CheckpointError, match="No model is called 'q2k'"):
+    with pytest.raises(CheckpointError, match='No file is called "q2k"'):
         files(made, "q2k")
 
 

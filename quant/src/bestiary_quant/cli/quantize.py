@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bestiary.cli.options import CacheDir, Device, Dtype, Model, Offline, Plugin, Revision
+from bestiary.cli.options import (
+    CacheDir,
+    CalibrationFile,
+    Device,
+    Dtype,
+    Imatrix,
+    Model,
+    Offline,
+    Organization,
+    Plugin,
+    Revision,
+    Topology,
+)
 from bestiary.cli.text import size
 from bestiary.errors import OptionError
 from bestiary.progress import bar
@@ -25,10 +37,10 @@ def quantize(
         str, typer.Option(help="gguf, safetensors or uqff, and a scheme: gguf:q4_k_m; without a scheme plain weights.")
     ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The file, or the folder, to write.")] = None,
-    topology: Annotated[str | None, typer.Option(metavar="FILE", help="YAML: other schemes for some layers.")] = None,
-    organization: Annotated[str | None, typer.Option(help='"moqe" packs the experts only.')] = None,
-    imatrix: Annotated[str | None, typer.Option(metavar="FILE", help="How much each column counts.")] = None,
-    calibration_file: Annotated[str | None, typer.Option(metavar="FILE", help="A text to measure it with.")] = None,
+    topology: Topology = None,
+    organization: Organization = None,
+    imatrix: Imatrix = None,
+    calibration_file: CalibrationFile = None,
     split_max_size: Annotated[str | None, typer.Option(metavar="SIZE", help="The most bytes of a file: 4G.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     dtype: Dtype = "auto",

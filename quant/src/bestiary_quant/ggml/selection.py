@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 from bestiary.checkpoints.refuse import refuse
 from bestiary.errors import CheckpointError
-from bestiary.nearest import did_you_mean
 from bestiary.protocols import Repository
 from bestiary_quant.ggml.header import sniff
-from bestiary_quant.labels import by_bits, says
+from bestiary_quant.labels import by_bits, says, undecided
 
 SUFFIXES = (".bin", ".ggml")
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.bin")
@@ -81,12 +80,5 @@ def _nothing(repository: Repository) -> CheckpointError:
 
 def _undecided(repository: Repository, found: list[str], named: list[str], wanted: str | None) -> CheckpointError:
     sizes = repository.files()
-    listed = "; ".join(f"{_label(name)} ({sizes[name] / 1e9:.2f} GB)" for name in named or found)
-    if wanted is None:
-        what, fix = f"{len(found)} models lie here: {listed}.", "choose one of them"
-    elif named:
-        what, fix = f'"{wanted}" is in the names of {len(named)} models: {listed}.', "write more of the name"
-    else:
-        what = f'No file is called "{wanted}". There are: {listed}.'
-        fix = did_you_mean(wanted.lower(), [_label(name) for name in found]) or "choose one of them"
-    return CheckpointError(what, where=repository.origin, fix=fix)
+    known, meant = ([(_label(name), sizes[name]) for name in names] for names in (found, named))
+    return undecided(known, meant, wanted, repository.origin)

@@ -11,9 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from bestiary.errors import CheckpointError
-from bestiary.nearest import did_you_mean
 from bestiary.protocols import Repository
-from bestiary_quant.labels import by_bits, says
+from bestiary_quant.labels import by_bits, says, undecided
 
 SUFFIX = ".gguf"
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -106,19 +105,16 @@ def _split_models(names: Collection[str]) -> Iterator[tuple[tuple[str, ...], tup
 
 
 def _undecided(found: list[Model], named: list[Model], wanted: str | None, origin: str) -> CheckpointError:
-    listed = "; ".join(f"{model.label} ({model.nbytes / 1e9:.2f} GB)" for model in named or found)
     if not found:
-        what, fix = "There is no .gguf file.", "check the id, and the revision of the model"
-    elif wanted is None and named:
-        what, fix = f"{len(named)} models lie here: {listed}.", "choose one of them"
-    elif wanted is None:
-        what, fix = f"No model lies here, only what goes with one: {listed}.", "take the file of the model itself"
-    elif named:
-        what, fix = f'"{wanted}" is in the names of {len(named)} models: {listed}.', "write more of the name"
-    else:
-        what = f'No file is called "{wanted}". There are: {listed}.'
-        fix = did_you_mean(wanted.lower(), [model.label for model in found]) or "choose one of them"
-    return CheckpointError(what, where=origin, fix=fix)
+        return CheckpointError(
+            "There is no .gguf file.", where=origin, fix="check the id, and the revision of the model"
+        )
+    if wanted is None and not named:
+        listed = ", ".join(model.label for model in found)
+        what = f"No model lies here, only what goes with one: {listed}."
+        return CheckpointError(what, where=origin, fix="take the file of the model itself")
+    known, meant = ([(model.label, model.nbytes) for model in models] for models in (found, named))
+    return undecided(known, meant, wanted, origin)
 
 
 def _stem(name: str) -> str:

@@ -38,6 +38,8 @@ def choose(
     if organization not in (None, *ORGANIZATIONS):
         near = did_you_mean(str(organization), ORGANIZATIONS)
         raise OptionError(f"organization is {shown(organization)}. {near}".rstrip(), fix='"moqe", or leave it away')
+    if organization == "moqe" and quant is None:
+        raise OptionError("organization says which weights quant packs, and there is no quant.", fix='give quant="q4k"')
     candidates = [site for site in sites if site.shape[-2] >= _FEWEST_ROWS]
     if organization == "moqe":
         candidates = [site for site in candidates if site.role == "experts"]

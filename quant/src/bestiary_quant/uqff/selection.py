@@ -13,8 +13,8 @@ from typing import Any
 
 from bestiary.config import read_json
 from bestiary.errors import CheckpointError, OptionError, shown
-from bestiary.nearest import did_you_mean
 from bestiary.protocols import Repository
+from bestiary_quant.labels import says, undecided
 from bestiary_quant.making.schemes import find
 from bestiary_quant.uqff.form import REPORT, RESIDUAL, SUFFIX
 
@@ -154,7 +154,7 @@ def _named(found: Sequence[Model], wanted: str) -> list[Model]:
         named = (
             [model for model in found if wanted in model.files]
             or [model for model in found if model.label == asked]
-            or [model for model in found if asked and not asked.isdecimal() and _says(model.label, asked)]
+            or [model for model in found if asked and not asked.isdecimal() and says(model.label, asked)]
         )
         if named:
             return named
@@ -170,20 +170,10 @@ def _spellings(word: str) -> tuple[str, ...]:
     return (name, f"afq{word}") if word.isdecimal() else (name,)
 
 
-def _says(label: str, word: str) -> bool:
-    return re.search(rf"(?<![a-z0-9_]){re.escape(word)}(?![a-z0-9_])", label) is not None
-
-
 def _undecided(found: list[Model], named: list[Model], wanted: str | None, origin: str) -> CheckpointError:
-    some = (named or found)[:20]
-    listed = "; ".join(f"{model.label} ({model.nbytes / 1e9:.2f} GB)" for model in some)
     if not found:
-        what, fix = "There is no .uqff file.", "check the id, and the revision of the model"
-    elif wanted is None:
-        what, fix = f"{len(named)} models lie here: {listed}.", "choose one of them"
-    elif named:
-        what, fix = f"{shown(wanted)} is in the names of {len(named)} models: {listed}.", "write more of the name"
-    else:
-        what = f"No model is called {shown(wanted)}. There are: {listed}."
-        fix = did_you_mean(wanted[:100].lower(), [model.label for model in found[:1000]]) or "choose one of them"
-    return CheckpointError(what, where=origin, fix=fix)
+        return CheckpointError(
+            "There is no .uqff file.", where=origin, fix="check the id, and the revision of the model"
+        )
+    known, meant = ([(model.label, model.nbytes) for model in models] for models in (found, named))
+    return undecided(known, meant, wanted, origin)
