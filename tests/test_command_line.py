@@ -188,6 +188,16 @@ def test_run_streams_an_answer_with_its_speed(capsys: pytest.CaptureFixture[str]
     assert re.search(r"\d+ tokens at \d+\.\d tokens/s", shown.err)
 
 
+def test_run_takes_a_packing_a_cache_and_a_tokenizer(capsys: pytest.CaptureFixture[str], shared_data: Path) -> None:
+    assert invoke(["run", "demo", "What is 27 + 45?", "--quant", "q8_0", "--cache-type", "int8"]) == 0
+    assert "72" in capsys.readouterr().out
+    assert invoke(["run", "demo", "Hello!", "--cache-type", "int9"]) == 1
+    assert "int8" in capsys.readouterr().err
+    stories = str(shared_data / "weights/stories260K/hf")
+    assert invoke(["run", stories, "Once", "--tok-model-id", "nowhere/at-all", "--offline"]) == 1
+    assert "nowhere/at-all" in capsys.readouterr().err
+
+
 def test_inspect_prints_identity_plan_and_sizes(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["inspect", str(model)]) == 0
     shown = capsys.readouterr().out

@@ -116,6 +116,26 @@ def test_packed_weights_are_foreseen_by_packing_a_sample(
         estimate(folders["llama"], {**options, "quant": "rows9"}, lambda device: 1 << 30)
 
 
+@pytest.mark.parametrize("quant", ["q8_0", "q4k", "q4_k_m", 4, "afq4"])
+def test_packed_weights_are_foreseen_from_their_plan(quant: str | int) -> None:
+    """Embedding and head too, each by the scheme that its shape gets."""
+    found = estimate("demo", {"quant": quant, "cache_tokens": 512}, lambda device: 1 << 30)
+    with bestiary.load("demo", quant=quant, progress=False, **found.options) as pipe:
+        assert found.nbytes == pytest.approx(measured(pipe), rel=0.01)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("int8", 0.53), ("int4", 0.33)])
+def test_a_packed_cache_holds_more_tokens_in_the_same_memory(kind: str, share: float) -> None:
+    options = {"cache_memory": "4 MiB"}
+    plain, packed = (
+        estimate("demo", {**options, **more}, lambda device: 1 << 30) for more in ({}, {"cache_type": kind})
+    )
+    assert plain.options["cache_tokens"] < share * packed.options["cache_tokens"] * 1.05
+    assert packed.cache == pytest.approx(plain.cache, rel=0.05)
+    with bestiary.load("demo", cache_type=kind, progress=False, **packed.options) as pipe:
+        assert packed.nbytes == measured(pipe)
+
+
 @pytest.mark.parametrize("options", [{"dtype": "int3"}, {"device": "abacus"}, {"cache_tokens": 1}])
 def test_what_load_refuses_is_refused_before(tiny: dict[str, str], options: dict[str, Any]) -> None:
     with Zoo({"ant": Entry(tiny["ant"], **options)}) as zoo, pytest.raises(OptionError):

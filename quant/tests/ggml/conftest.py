@@ -1,10 +1,9 @@
-"""The outside writer, and a registry with the format and with Llama."""
+"""The outside writer, and files that it makes of tiny Llamas."""
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,33 +11,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-import bestiary
-from bestiary.registry import Registry, discover
+from bestiary.registry import Registry, default_registry
 from bestiary.testing.reference import Reference, make_reference
 from bestiary.testing.tiny import decoder
-from bestiary_quant.ggml.header import sniff
-from bestiary_quant.ggml.selection import SUFFIXES
-
-PACKAGE = "bestiary_quant.ggml"
-
-
-@bestiary.hookimpl
-def bestiary_loaders() -> Sequence[bestiary.Loader]:
-    return [
-        bestiary.Loader(
-            "ggml",
-            SUFFIXES,
-            sniff,
-            f"{PACKAGE}.selection:files",
-            f"{PACKAGE}.checkpoint:open",
-            identify=f"{PACKAGE}.identity:identify",
-            choose=f"{PACKAGE}.selection:chosen",
-            text=f"{PACKAGE}.carried:carried_text",
-            options=("gqa",),
-            shared=True,
-            priority=-1,
-        )
-    ]
 
 
 @pytest.fixture(scope="session")
@@ -54,20 +29,9 @@ def writing() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def registry() -> Iterator[Registry]:
-    """The core, Llama, and the format."""
-    module = ModuleType("bestiary_test_ggml")
-    module.bestiary_loaders = bestiary_loaders  # type: ignore[attr-defined]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, module.__name__, module)
-        points = [
-            EntryPoint("core", "bestiary.builtin", "bestiary"),
-            EntryPoint("llama", "bestiary_llama", "bestiary"),
-            EntryPoint("ggml", module.__name__, "bestiary"),
-        ]
-        made = discover(points=points)
-    assert not made.broken
-    yield made
+def registry() -> Registry:
+    """What is installed, which has the format."""
+    return default_registry()
 
 
 @dataclass(frozen=True)
