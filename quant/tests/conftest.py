@@ -1,12 +1,12 @@
 """What the tests of the distribution share: the outside writer of GGUF files, and folders as repositories."""
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from neighbours import beside
 
 from bestiary.sources.folder import Folder
 
@@ -17,12 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def converting() -> ModuleType:
     """converting.py, which writes GGUF files with the gguf package."""
-    path = Path(__file__).with_name("converting.py")
-    spec = importlib.util.spec_from_file_location("bestiary_test_converting", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return beside(__file__, "converting")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from bestiary.registry import default_registry
 from bestiary_quant.calibration.calibrated import calibrated
 from bestiary_quant.calibration.files import write_importance
 from bestiary_quant.calibration.grid import rounded
-from bestiary_quant.calibration.layer import Layer, Settings, Site, sites_of
+from bestiary_quant.calibration.layer import Layer, Settings, Target, targets_of
 from bestiary_quant.calibration.load import calibrated_weights, importance_of, read_tokens
 from bestiary_quant.calibration.methods import METHODS, method_of
 from bestiary_quant.calibration.packing import packed_layer
@@ -163,8 +163,8 @@ def test_a_layer_may_need_several_runs(saved: Any) -> None:
             for number, rows in enumerate(inputs[name]):
                 seer(rows, number if "experts" in name else None)
 
-    sites = tuple(Site(name, "gptq4", tuple(weight.shape)) for name, weight in weights.items())
-    layer = Layer(sites, dict(weights), weights.__getitem__, show, lambda name, weight: None)
+    targets = tuple(Target(name, "gptq4", tuple(weight.shape)) for name, weight in weights.items())
+    layer = Layer(targets, dict(weights), weights.__getitem__, show, lambda name, weight: None)
     whole = packed_layer(layer)
     assert runs == [["l.experts.up_proj", "l.o_proj.weight", "l.q_proj.weight", "l.up_proj.weight"]]
     runs.clear()
@@ -183,8 +183,8 @@ def test_groups_of_awq_are_of_one_size_in_a_model(saved: Any) -> None:
         widths = {puller.shape(name)[-1] for name in names}
         assert widths == {64, 96}
         for scheme, groups in (("awq4", {32}), ("gptq4", {64, 32})):
-            sites = sites_of(dict.fromkeys(names, scheme), names, puller.shape)
-            assert {site.group for site in sites} == groups
+            targets = targets_of(dict.fromkeys(names, scheme), names, puller.shape)
+            assert {target.group for target in targets} == groups
 
 
 def test_twice_the_same(saved: Any) -> None:

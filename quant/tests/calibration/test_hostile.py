@@ -1,9 +1,5 @@
 """Hostile importance matrices end in the project's own error, soon and in little memory, whatever they announce."""
 
-import importlib.util
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,33 +7,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from neighbours import beside, outcomes_in_a_process
 
 from bestiary.errors import CheckpointError
 from bestiary_quant.calibration.files import read_importance
 
-HERE = Path(__file__).parent
-
-
-def _corpus() -> Any:
-    spec = importlib.util.spec_from_file_location("bestiary_test_calibration_corpus", HERE / "corpus.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CORPUS = _corpus()
+CORPUS = beside(__file__)
 CASES = list(CORPUS.cases())
 ERROR = "bestiary.errors.CheckpointError: "
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("hostile")
-    command = [sys.executable, str(HERE / "child.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    return json.loads(done.stdout)
+    return outcomes_in_a_process(__file__, tmp_path_factory.mktemp("hostile"))
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])

@@ -1,6 +1,5 @@
 """What the tests of quantised checkpoints share: files of a few tensors, opened, and plain packers of the formats."""
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from neighbours import beside
 from safetensors.torch import save_file
 
 from bestiary.checkpoints import safetensors_checkpoint
@@ -46,21 +46,13 @@ def loaded(stored: Callable[[Tensors], SafetensorsCheckpoint]) -> Callable[..., 
     return make
 
 
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"bestiary_test_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def packing() -> ModuleType:
     """packing.py, which packs weights as the pages of the formats say."""
-    return _module("packing")
+    return beside(__file__, "packing")
 
 
 @pytest.fixture(scope="session")
 def headers() -> ModuleType:
     """headers.py, checkpoints that announce what they do not have."""
-    return _module("headers")
+    return beside(__file__, "headers")

@@ -1,26 +1,17 @@
 """Damaged files of every method end in the project's own errors, or are read, soon and in little memory."""
 
-import json
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
+from neighbours import outcomes_in_a_process
 
-HERE = Path(__file__).parent
 OURS = ("bestiary.errors.CheckpointError: ", "bestiary.errors.ConfigError: ")
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("hostile")
-    done = subprocess.run(
-        [sys.executable, str(HERE / "child.py"), str(folder)], capture_output=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    return json.loads(done.stdout)
+    return outcomes_in_a_process(__file__, tmp_path_factory.mktemp("hostile"))
 
 
 def test_every_case_is_read_or_refused(outcomes: Any) -> None:

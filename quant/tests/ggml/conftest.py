@@ -1,7 +1,5 @@
 """The outside writer, and files that it makes of tiny Llamas."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from neighbours import beside
 from safetensors.torch import load_file
 
 from bestiary.registry import Registry, default_registry
@@ -19,13 +18,7 @@ from bestiary.testing.tiny import decoder
 @pytest.fixture(scope="session")
 def writing() -> ModuleType:
     """writing.py, which writes the files."""
-    path = Path(__file__).with_name("writing.py")
-    spec = importlib.util.spec_from_file_location("bestiary_test_ggml_writing", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return beside(__file__, "writing")
 
 
 @pytest.fixture(scope="session")

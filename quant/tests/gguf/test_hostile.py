@@ -1,43 +1,23 @@
 """Hostile GGUF files end in the project's own error, soon and in little memory, whatever their numbers announce."""
 
-import importlib.util
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from neighbours import beside, outcomes_in_a_process
 
 from bestiary.errors import CheckpointError
 from bestiary_quant.gguf.cursor import Incomplete
 from bestiary_quant.gguf.header import parse
 
-HERE = Path(__file__).parent
-
-
-def _corpus() -> Any:
-    spec = importlib.util.spec_from_file_location("bestiary_test_gguf_corpus", HERE / "corpus.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CORPUS = _corpus()
+CORPUS = beside(__file__)
 CASES = list(CORPUS.cases())
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("hostile")
-    done = subprocess.run(
-        [sys.executable, str(HERE / "child.py"), str(folder)], capture_output=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    return json.loads(done.stdout)
+    return outcomes_in_a_process(__file__, tmp_path_factory.mktemp("hostile"))
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])

@@ -1,6 +1,5 @@
 """The neighbours of these tests that are no tests, and the folders that mistral.rs wrote or loaded."""
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from neighbours import beside
 
 from bestiary.sources.folder import Folder
 from bestiary_quant.uqff import checkpoint, selection
@@ -16,22 +16,14 @@ HERE = Path(__file__).parent
 DATA = HERE / "data"
 
 
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"bestiary_test_uqff_{name}", HERE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
-    return module("tiny")
+    return beside(__file__, "tiny")
 
 
 @pytest.fixture(scope="session")
 def running() -> ModuleType:
-    return module("running")
+    return beside(__file__, "running")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 from bestiary_quant.calibration.awq import ROWS, Part, Sample, awq, best_scale
 from bestiary_quant.calibration.folds import Fold
 from bestiary_quant.calibration.importance import same_input
-from bestiary_quant.calibration.layer import Layer, Site, Unit, Weight
+from bestiary_quant.calibration.layer import Layer, Target, Unit, Weight
 from bestiary_quant.checkpoints.coded import stacked
 
 EXPERT_ROWS = 128
@@ -20,44 +20,44 @@ UNCLIPPED = (".q_proj.weight", ".k_proj.weight")
 
 def by_awq(layer: Layer, folds: Sequence[Fold]) -> tuple[dict[str, Weight], set[str]]:
     """The weights that are to be AWQ, and the names of all that folding changed, which then stand in the network."""
-    sites = {site.name: site for site in layer.sites if site.by("awq")}
-    if not sites:
+    targets = {target.name: target for target in layer.targets if target.by("awq")}
+    if not targets:
         return {}, set()
     samples = {
-        unit: Sample(site.shape[-1], ROWS if unit[1] is None else EXPERT_ROWS)
-        for site in sites.values()
-        for unit in site.units
+        unit: Sample(target.shape[-1], ROWS if unit[1] is None else EXPERT_ROWS)
+        for target in targets.values()
+        for unit in target.units
     }
     layer.measure(list(samples.items()))
     scales: dict[tuple[str, int | None], torch.Tensor] = {}
     changed: set[str] = set()
     for fold in folds:
-        readers = [sites[name] for name in fold.readers if name in sites]
+        readers = [targets[name] for name in fold.readers if name in targets]
         if readers and fold.possible(layer.weights):
             scale = _scale(layer, fold, readers, samples)
             fold.apply(layer.weights, scale)
             changed.update((*fold.divided, *fold.readers))
-            scales.update({(site.name, fold.expert): scale for site in readers})
+            scales.update({(target.name, fold.expert): scale for target in readers})
     for name in changed:
         layer.put(name, layer.weights[name])
-    return {site.name: _made(layer, site, samples, scales) for site in sites.values()}, changed
+    return {target.name: _made(layer, target, samples, scales) for target in targets.values()}, changed
 
 
-def _units(site: Site, expert: int | None) -> list[int | None]:
+def _units(target: Target, expert: int | None) -> list[int | None]:
     """The experts of a fold: one, all of a stack, or none."""
-    return [expert] if expert is not None else [number for _, number in site.units]
+    return [expert] if expert is not None else [number for _, number in target.units]
 
 
-def _scale(layer: Layer, fold: Fold, readers: Sequence[Site], samples: Mapping[Unit, Sample]) -> torch.Tensor:
+def _scale(layer: Layer, fold: Fold, readers: Sequence[Target], samples: Mapping[Unit, Sample]) -> torch.Tensor:
     parts, seen = [], {}
-    for site in readers:
-        weight = layer.weights[site.name]
+    for target in readers:
+        weight = layer.weights[target.name]
         assert isinstance(weight, torch.Tensor)
-        for number in _units(site, fold.expert):
-            unit = same_input(site.name), number
+        for number in _units(target, fold.expert):
+            unit = same_input(target.name), number
             seen[unit] = samples[unit]
             matrix = weight if number is None else weight[number]
-            parts.append(Part(matrix, samples[unit].rows().to(weight.device), site.group))
+            parts.append(Part(matrix, samples[unit].rows().to(weight.device), target.group))
     count = sum(sample.count for sample in seen.values())
     sizes = [sample.mean() * (sample.count / count) for sample in seen.values()] if count else []
     size = torch.stack([size.to(parts[0].weight.device) for size in sizes]).sum(0) if sizes else None
@@ -67,17 +67,17 @@ def _scale(layer: Layer, fold: Fold, readers: Sequence[Site], samples: Mapping[U
 
 def _made(
     layer: Layer,
-    site: Site,
+    target: Target,
     samples: Mapping[Unit, Sample],
     scales: Mapping[tuple[str, int | None], torch.Tensor],
 ) -> Weight:
-    weight = layer.weights[site.name]
+    weight = layer.weights[target.name]
     assert isinstance(weight, torch.Tensor)
-    clip = layer.settings.clip and not site.name.endswith(UNCLIPPED)
+    clip = layer.settings.clip and not target.name.endswith(UNCLIPPED)
     made = []
-    for unit in site.units:
+    for unit in target.units:
         matrix = weight if unit[1] is None else weight[unit[1]]
         inputs = samples[unit].rows().to(matrix.device)
-        scale = scales.get((site.name, unit[1]), scales.get((site.name, None)))
-        made.append(awq(matrix, inputs if scale is None else inputs / scale, site.group, clip=clip))
-    return made[0] if site.experts is None else stacked(made)
+        scale = scales.get((target.name, unit[1]), scales.get((target.name, None)))
+        made.append(awq(matrix, inputs if scale is None else inputs / scale, target.group, clip=clip))
+    return made[0] if target.experts is None else stacked(made)

@@ -19,7 +19,7 @@ from bestiary.pulling import Puller
 from bestiary.records import Progress
 from bestiary_quant.calibration.folds import folds
 from bestiary_quant.calibration.grid import rounded
-from bestiary_quant.calibration.layer import Layer, Settings, Weight, sites_of
+from bestiary_quant.calibration.layer import Layer, Settings, Weight, targets_of
 from bestiary_quant.calibration.methods import METHODS, method_of
 from bestiary_quant.calibration.packing import packed_layer
 from bestiary_quant.calibration.running import Run
@@ -129,13 +129,13 @@ class _Calibration:
             finally:
                 taps.close()
 
-        sites = sites_of(self.scheme_of, names, self.puller.shape)
-        packing = {site.name for site in sites}
+        targets = targets_of(self.scheme_of, names, self.puller.shape)
+        packing = {target.name for target in targets}
         weights = {name: self.puller.plain(name) if name in packing else self._kept(name) for name in names}
         for name, weight in weights.items():
             self.puller.put(name, weight)
         made = packed_layer(
-            Layer(sites, weights, self._source, show, self.puller.put, self.settings), folds(module, front)
+            Layer(targets, weights, self._source, show, self.puller.put, self.settings), folds(module, front)
         )
         weights.clear()
         for name, weight in made.items():
@@ -156,17 +156,17 @@ class _Calibration:
                 for seer in see.values():
                     seer(x, None)
 
-        sites = sites_of(self.scheme_of, [name], self.puller.shape)
-        weights = {name: self.puller.plain(name) if sites else self._kept(name)}
-        return packed_layer(Layer(sites, weights, self._source, show, self.puller.put, self.settings))[name]
+        targets = targets_of(self.scheme_of, [name], self.puller.shape)
+        weights = {name: self.puller.plain(name) if targets else self._kept(name)}
+        return packed_layer(Layer(targets, weights, self._source, show, self.puller.put, self.settings))[name]
 
     def _unmeasured(self, name: str, weight: Weight) -> Weight:
         """A weight that is multiplied with nothing, an embedding: by its scheme without importance."""
-        for site in sites_of(self.scheme_of, [name], self.puller.shape):
-            if site.method is not None and site.experts is None:
-                return rounded(self._source(name), site.method.bits, site.group)
-            if method_of(site.scheme) is None:
-                return pack(self._source(name), site.scheme, name=name, report=tell) or weight
+        for target in targets_of(self.scheme_of, [name], self.puller.shape):
+            if target.method is not None and target.experts is None:
+                return rounded(self._source(name), target.method.bits, target.group)
+            if method_of(target.scheme) is None:
+                return pack(self._source(name), target.scheme, name=name, report=tell) or weight
         return weight
 
     def _kept(self, name: str) -> Weight:

@@ -26,7 +26,7 @@ class Measure(Protocol):
 
 
 @dataclass(frozen=True)
-class Site:
+class Target:
     """A weight that is to be packed."""
 
     name: str
@@ -75,7 +75,7 @@ class Settings:
 class Layer:
     """The weights of a layer on their way from plain to packed."""
 
-    sites: tuple[Site, ...]
+    targets: tuple[Target, ...]
     weights: dict[str, Weight]
     """All of its parameters as they stand in the network, plain; folding changes them."""
     source: Callable[[str], torch.Tensor]
@@ -91,9 +91,9 @@ class Layer:
         for (name, expert), measure in measures:
             by_weight.setdefault(name, []).append((expert, measure))
         see = {}
-        for site in self.sites:  # one of those with the same input is enough
-            if watching := by_weight.pop(same_input(site.name), None):
-                see[site.name] = _shown(watching)
+        for target in self.targets:  # one of those with the same input is enough
+            if watching := by_weight.pop(same_input(target.name), None):
+                see[target.name] = _shown(watching)
         if see:
             self.show(see)
 
@@ -107,15 +107,15 @@ def _shown(watching: Sequence[tuple[int | None, Measure]]) -> See:
     return see
 
 
-def sites_of(
+def targets_of(
     scheme_of: Mapping[str, str | None], names: Iterable[str], shape: Callable[[str], tuple[int, ...]]
-) -> tuple[Site, ...]:
+) -> tuple[Target, ...]:
     """Those of `names` that are to be packed; what is to be AWQ in groups that fit all such weights of `scheme_of`."""
     awq = [shape(name)[-1] for name, scheme in scheme_of.items() if _is_awq(scheme)]
     fitting = [group for columns in awq if (group := METHODS["awq4"].group(columns))]
     most = min(fitting, default=GROUPS[0])
     return tuple(
-        Site(name, scheme, shape(name), most if _is_awq(scheme) else GROUPS[0])
+        Target(name, scheme, shape(name), most if _is_awq(scheme) else GROUPS[0])
         for name in names
         if (scheme := scheme_of.get(name)) is not None
     )

@@ -11,7 +11,7 @@ from bestiary_quant.calibration.collector import Squares
 from bestiary_quant.calibration.folds import Fold
 from bestiary_quant.calibration.gptq import Hessian, gptq
 from bestiary_quant.calibration.importance import Importance, same_input
-from bestiary_quant.calibration.layer import Layer, Site, Unit, Weight
+from bestiary_quant.calibration.layer import Layer, Target, Unit, Weight
 from bestiary_quant.calibration.methods import method_of
 from bestiary_quant.checkpoints.coded import CodedMatrix, stacked
 from bestiary_quant.making.pack import pack, tell
@@ -24,34 +24,34 @@ HESSIANS = 1 << 31
 def packed_layer(layer: Layer, folds: Iterable[Fold] = (), budget: int = HESSIANS) -> dict[str, Weight]:
     """All parameters of the layer, packed where they are to be; with AWQ, what was folded has changed too."""
     made, changed = by_awq(layer, tuple(folds))
-    rest = [site for site in layer.sites if site.name not in made]
+    rest = [target for target in layer.targets if target.name not in made]
     squares: dict[Unit, Squares] = {}
-    for site in rest:
-        if method_of(site.scheme) is None and find(site.scheme).weighs:
-            squares[same_input(site.name), None] = Squares(site.shape[-1], site.experts)
+    for target in rest:
+        if method_of(target.scheme) is None and find(target.scheme).weighs:
+            squares[same_input(target.name), None] = Squares(target.shape[-1], target.experts)
     parts: dict[str, list[CodedMatrix]] = {}
     for number, batch in enumerate(_batches(rest, budget)):
         hessians = {unit: Hessian(columns) for unit, columns in batch}
         layer.measure([*hessians.items(), *(squares.items() if number == 0 else ())])
         for unit, hessian in hessians.items():
-            for site in rest:
-                if site.by("gptq") and unit in site.units:
-                    part = _gptq(layer, site, _numbers(layer, site, changed), unit, hessian)
-                    parts.setdefault(site.name, []).append(part)
-    for site in rest:
-        if site.name in parts:
-            made[site.name] = parts[site.name][0] if site.experts is None else stacked(parts[site.name])
-        elif method_of(site.scheme) is None:
-            importance = _importance(squares, site)
-            packed = pack(_numbers(layer, site, changed), site.scheme, importance, name=site.name, report=tell)
+            for target in rest:
+                if target.by("gptq") and unit in target.units:
+                    part = _gptq(layer, target, _numbers(layer, target, changed), unit, hessian)
+                    parts.setdefault(target.name, []).append(part)
+    for target in rest:
+        if target.name in parts:
+            made[target.name] = parts[target.name][0] if target.experts is None else stacked(parts[target.name])
+        elif method_of(target.scheme) is None:
+            importance = _importance(squares, target)
+            packed = pack(_numbers(layer, target, changed), target.scheme, importance, name=target.name, report=tell)
             if packed is not None:
-                made[site.name] = packed
+                made[target.name] = packed
     return {name: made.get(name, weight) for name, weight in layer.weights.items()}
 
 
-def _batches(sites: Sequence[Site], budget: int) -> Iterator[list[tuple[Unit, int]]]:
+def _batches(targets: Sequence[Target], budget: int) -> Iterator[list[tuple[Unit, int]]]:
     """The units whose Hessians are needed, with their columns, as many at a time as the budget holds; at least once."""
-    wanted = {unit: site.shape[-1] for site in sites if site.by("gptq") for unit in site.units}
+    wanted = {unit: target.shape[-1] for target in targets if target.by("gptq") for unit in target.units}
     batch: list[tuple[Unit, int]] = []
     for unit, columns in wanted.items():
         if batch and 4 * sum(width * width for _, width in [*batch, (unit, columns)]) > budget:
@@ -61,31 +61,31 @@ def _batches(sites: Sequence[Site], budget: int) -> Iterator[list[tuple[Unit, in
     yield batch
 
 
-def _numbers(layer: Layer, site: Site, changed: set[str]) -> torch.Tensor:
+def _numbers(layer: Layer, target: Target, changed: set[str]) -> torch.Tensor:
     """The plain numbers of a weight: of a matrix that was not folded from the checkpoint, which may have more bits."""
-    if site.name not in changed and site.experts is None:
-        return layer.source(site.name)
-    weight = layer.weights[site.name]
+    if target.name not in changed and target.experts is None:
+        return layer.source(target.name)
+    weight = layer.weights[target.name]
     assert isinstance(weight, torch.Tensor)
     return weight
 
 
-def _gptq(layer: Layer, site: Site, numbers: torch.Tensor, unit: Unit, hessian: Hessian) -> CodedMatrix:
-    assert site.method is not None
+def _gptq(layer: Layer, target: Target, numbers: torch.Tensor, unit: Unit, hessian: Hessian) -> CodedMatrix:
+    assert target.method is not None
     weight = numbers if unit[1] is None else numbers[unit[1]]
     return gptq(
         weight,
         hessian.matrix(weight.device),
-        site.method.bits,
-        site.group,
+        target.method.bits,
+        target.group,
         symmetric=layer.settings.symmetric,
         act_order=layer.settings.act_order and unit[1] is None,
     )
 
 
-def _importance(squares: dict[Unit, Squares], site: Site) -> torch.Tensor | None:
-    held = squares.get((same_input(site.name), None))
+def _importance(squares: dict[Unit, Squares], target: Target) -> torch.Tensor | None:
+    held = squares.get((same_input(target.name), None))
     if held is None or not any(held.counts):
         return None
-    measured = Importance({site.name: held.sums()}, {site.name: torch.tensor(held.counts)})
-    return measured.of(site.name, site.shape)
+    measured = Importance({target.name: held.sums()}, {target.name: torch.tensor(held.counts)})
+    return measured.of(target.name, target.shape)
