@@ -2,12 +2,13 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from bestiary.generation.engine.gate import Gate
 
 
-def started(work: object) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)  # type: ignore[arg-type]
+def started(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
 

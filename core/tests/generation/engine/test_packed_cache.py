@@ -62,7 +62,7 @@ def test_a_batch_leaves_the_bits_that_each_sequence_leaves_alone(kind: str) -> N
             ]
             pairs = list(zip(places, work, strict=True))
             q, k, v = (torch.cat([data[place][j][w.start : w.end] for place, w in pairs]) for j in range(3))
-            parts = cache.states(work)[0].attend(q, k, v, spec).split([w.count for w in work])  # type: ignore[union-attr]
+            parts = cache.states(work)[0].attend(q, k, v, spec).split([w.count for w in work])
             for each, part in zip(made, parts, strict=True):
                 each[0].append(part)
         for index, (place, each) in enumerate(zip(places, made, strict=True)):
@@ -95,12 +95,12 @@ class Latent(nn.Module):
     def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         x = self.embed(tokens)
         for q, k, o, state, spec in zip(self.q, self.k, self.o, batch.layers, self.specs, strict=True):
-            y = state.attend(q(x).view(-1, 3, 10), k(x).view(-1, 1, 10), None, spec)  # type: ignore[union-attr]
+            y = state.attend(q(x).view(-1, 3, 10), k(x).view(-1, 1, 10), None, spec)
             x = torch.tanh(x + o(y.reshape(len(x), 24)))
-        return x  # type: ignore[no-any-return]
+        return x
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.out(hidden)  # type: ignore[no-any-return]
+        return self.out(hidden)
 
 
 @pytest.fixture(scope="module", params=["full", "window", "latent"])
@@ -128,7 +128,7 @@ def logits(model: Any, kind: str, tokens: Sequence[int], cache: SequenceCache | 
     for layer in layers:
         layer.kind = kind
     batch = replace(make_batch([cache], [len(tokens)], "cpu", all_outputs=True), layers=layers)
-    return model.head(model.hidden(torch.tensor(tokens), batch))  # type: ignore[no-any-return]
+    return model.head(model.hidden(torch.tensor(tokens), batch))
 
 
 def greedy(model: Any, kind: str, prompt: list[int], count: int) -> tuple[int, ...]:
@@ -213,13 +213,13 @@ def test_several_answers_drafts_and_fixed_buffers_read_the_same_keys(model: Any,
         ),
     ):
         drafted = engine_over(model, cache_type=kind)
-        drafted.drafter = make(drafted)  # type: ignore[no-untyped-call]
+        drafted.drafter = make(drafted)
         streams = [drafted.stream(prompt, Sampling(max_tokens=14)) for prompt in PROMPTS]
         assert [collect(stream).tokens for stream in streams] == expected
         assert settled(drafted).totals.drafted_tokens > 0
     fixed = engine_over(model, cache_type=kind)
     recorded: list[int] = []
-    fixed._runner._graphs = DecodeGraphs(model, fixed.cache, lambda step: recorded.append(1) or step)  # type: ignore[func-returns-value]
+    fixed._runner._graphs = DecodeGraphs(model, fixed.cache, lambda step: recorded.append(1) or step)
     streams = [fixed.stream(prompt, Sampling(max_tokens=14)) for prompt in PROMPTS]
     assert [collect(stream).tokens for stream in streams] == expected and recorded
 

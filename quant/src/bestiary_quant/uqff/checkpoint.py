@@ -16,7 +16,7 @@ from bestiary_quant.uqff.tensors import MAX_NAMES_TO_COMPARE, UqffTensors, open_
 if TYPE_CHECKING:
     import torch
 
-    from bestiary_quant.making.pack import Packed
+    from bestiary.nn.packed import Packed
     from bestiary_quant.uqff.rotary import Pairs
 
 
@@ -98,7 +98,7 @@ class UqffCheckpoint:
 
         made = None if layer.weight.packed is None else layer.weight.packed(self._tensors.read)
         order = self._order(name)
-        return made.rows(order) if order is not None and is_weight(made) else made  # type: ignore[return-value]
+        return made.rows(order) if order is not None and is_weight(made) else made
 
     def release(self) -> None:
         """Give back the pages read so far.  Raises CheckpointError if a file changed: then copies of them are void."""

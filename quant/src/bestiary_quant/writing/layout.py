@@ -71,7 +71,9 @@ def plain(weight: Weight) -> torch.Tensor:
         return weight
     dequantize = getattr(weight, "dequantize", None)
     if dequantize is not None:
-        return dequantize()  # type: ignore[no-any-return]
+        made: torch.Tensor = dequantize()
+        return made
+    # Only a list of experts has no numbers as a whole.
     return torch.stack([plain(weight[number]) for number in range(weight.shape[0])])  # type: ignore[index]
 
 

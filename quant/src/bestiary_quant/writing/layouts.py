@@ -97,10 +97,10 @@ def _affine(weight: Any) -> Words | None:
         return None
     scaling = weight.scaling
     whole = weight.shape[1] * weight.codes.bits % 32 == 0 and weight.shape[1] % scaling.run == 0
-    if set(scaling.tensors()) != {"scales", "offsets"} or not whole:
+    if scaling.offsets is None or set(scaling.tensors()) != {"scales", "offsets"} or not whole:
         return None
     data = weight.codes.data.contiguous().view(torch.uint32)
-    return {"weight": data, "scales": scaling.scales, "biases": scaling.offsets}  # type: ignore[dict-item]
+    return {"weight": data, "scales": scaling.scales, "biases": scaling.offsets}
 
 
 def _coded(make: Callable[[CodedMatrix], Words | None]) -> Callable[[Any], Words | None]:

@@ -133,7 +133,7 @@ def _parts(names: tuple[str, ...], weight: torch.Tensor | Packed) -> Iterator[tu
     if len(names) != weight.shape[0]:
         raise CheckpointError(f"A stack of {weight.shape[0]} experts is to become {len(names)} tensors: {names[0]}.")
     for number, name in enumerate(names):
-        yield name, weight[number]  # type: ignore[index]
+        yield name, weight[number]  # type: ignore[index]  # of several names it is a stack
 
 
 def _packed(
