@@ -39,6 +39,9 @@ class PackedStack(Protocol):
     def __getitem__(self, expert: int) -> PackedWeight:
         """One of them."""
 
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """All of them [experts, out, in] as plain numbers."""
+
     def to(self, device: torch.device | str) -> PackedStack:
         """The same on another device."""
 
@@ -61,6 +64,9 @@ class PackedList:
 
     def __getitem__(self, expert: int) -> PackedWeight:
         return self.parts[expert]
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.stack([part.dequantize(dtype) for part in self.parts])
 
     def to(self, device: torch.device | str) -> Self:
         return type(self)([part.to(device) for part in self.parts])

@@ -139,7 +139,8 @@ class _Calibration:
         )
         weights.clear()
         for name, weight in made.items():
-            self.puller.put(name, self._spread(weight))
+            # Plain numbers multiply alike, and are made once for all chunks of the text.
+            self.puller.put(name, weight if isinstance(weight, torch.Tensor) else weight.dequantize(self.puller.dtype))
         for number, hidden in enumerate(run.layer(index)):
             run.hidden[number] = hidden
             self._tick(2 * index + 1, number)
@@ -175,14 +176,6 @@ class _Calibration:
 
     def _source(self, name: str) -> torch.Tensor:
         return self.puller.read(name).to(self.puller.device)
-
-    def _spread(self, weight: Weight) -> Weight:
-        """A packed weight as plain numbers, which multiply alike, and at once for all chunks of the text."""
-        dequantize = getattr(weight, "dequantize", None)
-        if isinstance(weight, torch.Tensor) or dequantize is None:
-            return weight
-        spread: torch.Tensor = dequantize(self.puller.dtype)
-        return spread
 
     def _away(self, name: str) -> None:
         self.puller.put(name, torch.empty(self.puller.shape(name), device="meta"))

@@ -82,7 +82,7 @@ def _panels(weight: torch.Tensor | Packed) -> Iterator[torch.Tensor]:
         for _, panel in weight._panels():
             yield panel
     else:
-        yield from _panels(weight.dequantize())  # type: ignore[union-attr]  # of another distribution
+        yield from _panels(weight.dequantize())
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

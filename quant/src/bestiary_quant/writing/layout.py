@@ -67,14 +67,7 @@ def content(
 
 def plain(weight: Weight) -> torch.Tensor:
     """Any weight as a tensor."""
-    if isinstance(weight, torch.Tensor):
-        return weight
-    dequantize = getattr(weight, "dequantize", None)
-    if dequantize is not None:
-        made: torch.Tensor = dequantize()
-        return made
-    # Only a list of experts has no numbers as a whole.
-    return torch.stack([plain(weight[number]) for number in range(weight.shape[0])])  # type: ignore[index]
+    return weight if isinstance(weight, torch.Tensor) else weight.dequantize()
 
 
 def _moved(weight: Weight, heads: int) -> Weight:
