@@ -43,6 +43,7 @@ bench: $(VENV)/test.done ## memory and speed of a load, speed of one and of seve
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/startup.py
 
 bench-quant: $(VENV)/test.done ## size, loss, speed and memory of packed models
 	$(BIN)/python benchmarks/quantize.py
