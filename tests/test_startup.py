@@ -1,4 +1,4 @@
-"""What starting imports. What it costs in time is for `benchmarks/startup.py`: a clock here would measure the machine."""
+"""What starting imports. What it costs in time is for `benchmarks/startup.py`: a clock here measures the machine."""
 
 import subprocess
 import sys
