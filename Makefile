@@ -1,17 +1,20 @@
 # `make demo` talks to the packaged model; `make test` runs every test.  Both make .venv first and need only python3, pip,
-# git, make and gcc.
+# git and make; with a C++ compiler they build the native kernels too, and else say that they go on without.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-TEXT := -e core -e plugins/text/llama -e plugins/text/demo
-ALL := -e . -e core[testing] -e quant -e plugins/text/llama -e plugins/text/qwen -e plugins/text/gemma -e plugins/text/demo
+TEXT := -e core -e kernels -e plugins/text/llama -e plugins/text/demo
+ALL := -e . -e core[testing] -e quant -e kernels -e plugins/text/llama -e plugins/text/qwen -e plugins/text/gemma -e plugins/text/demo
 SOURCES := core/src/bestiary plugins/text/llama/src/bestiary_llama plugins/text/qwen/src/bestiary_qwen \
-	plugins/text/gemma/src/bestiary_gemma plugins/text/demo/src/bestiary_demo quant/src/bestiary_quant
-PROJECTS := constraints.txt pyproject.toml $(wildcard core/pyproject.toml quant/pyproject.toml plugins/*/*/pyproject.toml)
+	plugins/text/gemma/src/bestiary_gemma plugins/text/demo/src/bestiary_demo quant/src/bestiary_quant \
+	kernels/src/bestiary_kernels
+PROJECTS := constraints.txt pyproject.toml \
+	$(wildcard core/pyproject.toml quant/pyproject.toml kernels/pyproject.toml plugins/*/*/pyproject.toml) \
+	$(wildcard kernels/native/* kernels/native/*/*)
 
-.PHONY: demo setup test lint type format check bench bench-quant clean help
+.PHONY: demo setup test test-asan lint type format check bench bench-quant clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/ -/'
@@ -25,6 +28,9 @@ setup: $(VENV)/test.done ## install what the tests need
 
 test: $(VENV)/test.done ## run every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+test-asan: $(VENV)/test.done ## the native kernels' tests under AddressSanitizer and UBSan
+	scripts/test-asan $(BIN)/python
 
 lint: $(VENV)/test.done ## style
 	$(BIN)/ruff check .
@@ -55,15 +61,17 @@ clean:
 
 $(VENV)/base.done: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --upgrade pip hatchling editables
+	$(PIP) --upgrade pip hatchling editables scikit-build-core cmake ninja
 	$(PIP) torch numpy
 	@touch $@
 
 $(VENV)/demo.done: $(VENV)/base.done $(PROJECTS)
 	$(PIP) --no-build-isolation $(TEXT)
+	@$(BIN)/python -m bestiary_kernels
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/base.done $(PROJECTS)
 	$(PIP) --no-build-isolation $(ALL)
+	@$(BIN)/python -m bestiary_kernels
 	$(PIP) ruff mypy types-PyYAML pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib compressed-tensors
 	@touch $@

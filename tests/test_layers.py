@@ -10,7 +10,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = sorted(
     path.parent
-    for path in [ROOT / "core/pyproject.toml", ROOT / "quant/pyproject.toml", *ROOT.glob("plugins/*/*/pyproject.toml")]
+    for path in [
+        ROOT / "core/pyproject.toml",
+        ROOT / "quant/pyproject.toml",
+        ROOT / "kernels/pyproject.toml",
+        *ROOT.glob("plugins/*/*/pyproject.toml"),
+    ]
 )
 FORBIDDEN_TO_ALL = {"transformers", "diffusers", "gguf", "PIL", "triton", "fastapi", "uvicorn", "pickle"}
 LIGHT = (

@@ -162,3 +162,7 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # Python does not print numbers of thousands of digits, nor deep nesting
         return f"a very large {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+class KernelError(BestiaryError):
+    """A fast implementation of an operation does not compute what plain torch does."""

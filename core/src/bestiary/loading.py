@@ -17,6 +17,7 @@ from bestiary.config import read_json
 from bestiary.errors import CheckpointError, OptionError, WeightMismatch, shown
 from bestiary.identified import Identified, identify_model
 from bestiary.identity import best_loader
+from bestiary.kernels import Wish, choose, wish
 from bestiary.nearest import did_you_mean
 from bestiary.packing import check_unpacked, make_packing, stated_quantization
 from bestiary.progress import bar
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from bestiary.nn.operations import Operations
     from bestiary.pulling import Puller
     from bestiary.weights import Plan
 
@@ -58,6 +60,10 @@ class LoadedModel:
     """How its weights were packed while they were loaded; None: they are as the checkpoint has them."""
     cache_tokens: int | None = None
     """What `load` was told about the cache of keys and values; None: the pipeline decides."""
+    wished: Wish | None = None
+    """Which kernels it was to have."""
+    operations: Operations | None = None
+    """With which it was fitted."""
     progress: Callable[[Progress], None] | None = None
 
     @property
@@ -92,6 +98,7 @@ def load(
     imatrix: str | None = None,
     calibration_file: str | None = None,
     cache_tokens: int | None = None,
+    kernels: str | None = None,
     revision: str | None = None,
     plugin: str | None = None,
     token: str | bool | None = None,
@@ -113,8 +120,9 @@ def load(
     columns matter.  `bestiary inspect --quant` prints what will become of each weight.
 
     `cache_tokens` is how many tokens of all running requests the cache holds together; by default a whole context, or
-    what half of the free memory allows.  `plugin` decides where two plugins claim a model.  `progress` is True for bars
-    on stderr (the default on a terminal), False for silence, or a function that gets Progress events.  Other
+    what half of the free memory allows.  `kernels` says who computes its operations (see `bestiary.kernels`), in place
+    of the environment's BESTIARY_KERNELS.  `plugin` decides where two plugins claim a model.  `progress` is True for
+    bars on stderr (the default on a terminal), False for silence, or a function that gets Progress events.  Other
     `options` are those of the model's pipeline (see `TextPipeline`), or of its weight format.
 
     Raises a BestiaryError that says what, where and what to do: a missing plugin, for example, before any weight file
@@ -122,6 +130,7 @@ def load(
     """
     check_cache_tokens(cache_tokens)
     registry = registry or default_registry()
+    wished = wish(kernels, registry)
     request = PackingRequest(quant, topology, organization, imatrix, calibration_file)
     told = _told_loaders(options, registry)
     _check_options(options, [record for record, _ in registry.records(PipelineType)], told)
@@ -139,6 +148,7 @@ def load(
             device=device,
             packing=replace(request, quant=None) if identified.chosen else request,
             cache_tokens=cache_tokens,
+            wished=wished,
             progress=report,
         )
         return resolve(pipeline.pipeline)(replace(identified, options=own), pull)
@@ -205,14 +215,21 @@ def load_weights(
     device: str | torch.device = "auto",
     packing: PackingRequest | None = None,
     cache_tokens: int | None = None,
+    wished: Wish | None = None,
     progress: Callable[[Progress], None] | None = None,
     encode: Callable[[str], Sequence[int]] | None = None,
 ) -> LoadedModel:
-    """Build the network and pull its weights; the options are those of `load`, `encode` the tokenizer's."""
+    """Build the network and pull its weights; the options are those of `load`, `encode` the tokenizer's.
+
+    `wished` is which kernels are wanted; by default those that the environment asks for.
+    """
     from bestiary import building, pulling
 
     packing = replace(packing or PackingRequest(), encode=encode)
-    with open_weights(identified, registry, dtype=dtype, device=device, packing=packing, progress=progress) as stream:
+    wished = wished or wish(None, registry)
+    with open_weights(
+        identified, registry, dtype=dtype, device=device, packing=packing, progress=progress, wished=wished
+    ) as stream:
         puller = stream.puller
         pulling.pull(puller, stream.packing)
         published, shapes = building.published(identified.architecture, identified.config, stream.checkpoint)
@@ -225,6 +242,8 @@ def load_weights(
         puller.dtype,
         stream.packing,
         cache_tokens,
+        wished,
+        puller.operations,
         progress,
     )
 
@@ -240,13 +259,16 @@ def open_weights(
     progress: Callable[[Progress], None] | None = None,
     into: nn.Module | None = None,
     resident: bool = True,
+    wished: Wish | None = None,
 ) -> Iterator[WeightStream]:
     """The weights of a model, planned and checked, to be made one at a time; the options are those of `load`.
 
     `into` is a network like it that is filled in place of a new one.  `resident` says that all weights will be kept,
-    and so have to fit the memory; who writes a file keeps none.
+    and so have to fit the memory; who writes a file keeps none.  `wished` is which kernels the network is fitted with;
+    None: plain torch.
     """
     from bestiary import building, placement
+    from bestiary.nn.operations import PLAIN
     from bestiary.pulling import Puller, sites
 
     placement.check_dtype(dtype)
@@ -282,7 +304,10 @@ def open_weights(
             log.info("the headers of %s could not be read ahead: %s", identified.repository.origin, error.what)
     with closing(open_checkpoint(identified, registry, progress, asked)) as checkpoint:
         plan, kind, found, made = planned(checkpoint, request)
-        puller = Puller(model, plan, checkpoint, device=place, dtype=kind, into=into, progress=progress)
+        operations = PLAIN if wished is None else choose(registry, kind, place, wished)
+        puller = Puller(
+            model, plan, checkpoint, device=place, dtype=kind, into=into, progress=progress, operations=operations
+        )
         yield WeightStream(identified, plan, made, found, checkpoint, puller)
 
 
@@ -294,6 +319,7 @@ def repack(
     device: torch.device,
     changing: Callable[[], AbstractContextManager[None]],
     progress: Callable[[Progress], None] | None = None,
+    wished: Wish | None = None,
 ) -> Mapping[str, Packing]:
     """Pull the weights of a running model anew, packed otherwise, while `changing` keeps everybody from it.
 
@@ -301,8 +327,19 @@ def repack(
     """
     from bestiary import pulling
 
-    options = {"dtype": dtype, "device": device, "packing": packing, "progress": progress, "into": model}
-    with open_weights(identified, identified.registry, **options) as stream, changing():
+    with (
+        open_weights(
+            identified,
+            identified.registry,
+            dtype=dtype,
+            device=device,
+            packing=packing,
+            progress=progress,
+            into=model,
+            wished=wished,
+        ) as stream,
+        changing(),
+    ):
         try:
             pulling.pull(stream.puller, stream.packing)
         except BaseException:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bestiary.nn import Embedding, Experts, Linear
+from bestiary.nn.operations import PLAIN, Operations, fit
 from bestiary.nn.packed import Packed
 from bestiary.protocols import Checkpoint, PackingPlan
 from bestiary.records import Packing, Progress, Site
@@ -36,12 +37,13 @@ class Puller:
         dtype: torch.dtype,
         into: nn.Module | None = None,
         progress: Callable[[Progress], None] | None = None,
+        operations: Operations = PLAIN,
     ) -> None:
         """`model` is empty; `into` is one like it that is filled in its stead, such as one that runs already.
 
-        `device` and `dtype` are those of parameters that are not packed.
+        `device` and `dtype` are those of parameters that are not packed.  The network is fitted with `operations`.
         """
-        self.model, self.device, self.dtype = into or model, device, dtype
+        self.model, self.device, self.dtype, self.operations = into or model, device, dtype, operations
         self.names = tuple(plan.recipes)
         self.ties: Mapping[str, str] = plan.ties
         self._plan, self._checkpoint, self.progress = plan, checkpoint, progress
@@ -82,6 +84,8 @@ class Puller:
 
     def put(self, name: str, weight: torch.Tensor | Packed) -> None:
         """Into the network, in place of what stood there."""
+        if not isinstance(weight, torch.Tensor):
+            weight = self.operations.adopt(weight)
         self._put(self._places[name], weight)
 
     def release(self) -> None:
@@ -107,6 +111,7 @@ class Puller:
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(self.device))
+        fit(self.model, self.operations)
 
     def _put(self, places: list[Place], weight: Any) -> None:
         if isinstance(weight, torch.Tensor) and not isinstance(weight, nn.Parameter):

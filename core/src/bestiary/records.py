@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-API = (1, 2)
+API = (1, 3)
 """The version of the hooks and records: a new field or argument raises the second number, a removal the first."""
 
 
@@ -213,11 +213,19 @@ class KernelBackend:
     """Fast code for one operation.  Core finds it by operation, type and device, not by who brings it."""
 
     operation: str
+    """A field of `bestiary.nn.operations.Operations`."""
     types: tuple[str, ...]
+    """Types of numbers, as torch calls them ("bfloat16"), with which the model computes."""
     devices: tuple[str, ...]
     function: str
     """"module:function" with the signature of the plain-torch reference of the operation."""
     priority: int = 0
+    name: str = ""
+    """Under which users choose it or leave it out; several records may share one."""
+    unavailable: str | None = None
+    """"module:function" () -> why it cannot run on this machine, or None where it can."""
+    tolerance: float = 1e-2
+    """The norm of its difference from the reference, over the norm of that, which a check lets pass."""
     api: tuple[int, int] = API
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from bestiary.nn.packed import PackedForm
 from bestiary_quant.blocks.dequantize import dequantize
 from bestiary_quant.blocks.types import BlockType
 
@@ -55,6 +56,10 @@ class PackedMatrix:
         """The same blocks on another device."""
         return PackedMatrix(self.data.to(device), self.kind)
 
+    def form(self) -> PackedForm:
+        """Its blocks, under the name of their type."""
+        return PackedForm(self.kind.name, {"blocks": self.data})
+
     def clone(self) -> PackedMatrix:
         """The same blocks in memory of their own, independent of the file."""
         return PackedMatrix(self.data.clone(memory_format=torch.contiguous_format), self.kind)
@@ -97,6 +102,10 @@ class PackedStack:
     def to(self, device: torch.device | str) -> PackedStack:
         """The same blocks on another device."""
         return PackedStack(self.data.to(device), self.kind)
+
+    def form(self) -> PackedForm:
+        """Its blocks, under the name of their type."""
+        return PackedForm(self.kind.name, {"blocks": self.data})
 
     def clone(self) -> PackedStack:
         """The same blocks in memory of their own, independent of the file."""

@@ -20,11 +20,12 @@ _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "huggingface_hub", 
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show versions, devices, plugins, the download cache and whether the hub answers."""
+    """Show versions, devices, plugins, kernels, the download cache and whether the hub answers."""
     facts = {
         "versions": _versions(),
         "devices": _devices(),
         "plugins": _plugins(),
+        "kernels": _kernels(),
         "cache": _cache(),
         "hub": _hub(),
     }
@@ -64,6 +65,22 @@ def _plugins() -> dict[str, str]:
     return {
         plugin.name: f"BROKEN: {plugin.error}" if plugin.error else f"{plugin.distribution} {plugin.version}"
         for plugin in default_registry().plugins
+    }
+
+
+def _kernels() -> dict[str, str]:
+    """Who computes each operation of models in bfloat16, on each kind of device that is here, and why."""
+    import torch
+
+    from bestiary.kernels import choices, wish
+
+    registry = default_registry()
+    wished = wish(None, registry)
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    return {
+        f"{kind} {choice.operation}": f"{choice.backend.name if choice.backend else 'torch'}: {choice.why}"
+        for kind in kinds
+        for choice in choices(registry, "bfloat16", kind, wished)
     }
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from bestiary.nn.batch import AttentionSpec, LayerState
-from bestiary.nn.linear import Linear
+from bestiary.nn.linear import Linear, together
+from bestiary.nn.operations import PLAIN
 from bestiary.nn.rope import Rotation
 
 
@@ -19,6 +20,8 @@ class Attention(nn.Module):
     inverse root of `head_dim`.  `query_scale` gives a factor [T] for each query from its position (Llama 4,
     Ministral 3).
     """
+
+    ops = PLAIN
 
     def __init__(
         self,
@@ -53,15 +56,12 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """x [T, D] -> [T, D].  `rotation` None leaves q and k unrotated."""
         spec = self.spec
-        q = self.q_proj(x).view(-1, spec.heads, spec.head_dim)
-        k = self.k_proj(x).view(-1, spec.kv_heads, spec.head_dim)
-        v = self.v_proj(x).view(-1, spec.kv_heads, spec.head_dim)
+        made = together(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (y.view(len(x), -1, spec.head_dim) for y in made)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
-            # Both at once: a step of one token costs calls, not arithmetic.
-            turned = rotation.apply(torch.cat((q, k), 1))
-            q, k = turned[:, : spec.heads], turned[:, spec.heads :]
+            q, k = self.ops.rotate(q, k, rotation)
         if self.query_scale is not None:
             q = q * self.query_scale(positions)[:, None, None].to(q.dtype)
         y = state.attend(q, k, v, spec, self.sinks)

@@ -12,9 +12,11 @@ from bestiary.nn.attention import Attention
 from bestiary.nn.batch import AttentionSpec, Batch, LayerSpec, LayerState
 from bestiary.nn.embedding import Embedding
 from bestiary.nn.linear import Linear
+from bestiary.nn.norm import LayerNorm, RMSNorm
+from bestiary.nn.operations import PLAIN
 from bestiary.nn.rope import Rope, Rotation
 
-Norm = Callable[[], nn.Module]
+Norm = Callable[[], RMSNorm | LayerNorm]
 
 
 class DecoderLayer(nn.Module):
@@ -22,6 +24,8 @@ class DecoderLayer(nn.Module):
 
     `sandwich` norms each branch once more before it is added (Gemma 2 and 3), under Hugging Face's names for these.
     """
+
+    ops = PLAIN
 
     def __init__(self, attention: Attention, mlp: nn.Module, norm: Norm, *, sandwich: bool = False) -> None:
         super().__init__()
@@ -40,10 +44,10 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         attended = self.self_attn(self.input_layernorm(x), rotation, positions, state)
         if self.pre_feedforward_layernorm is None or self.post_feedforward_layernorm is None:
-            x = x + attended
-            return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
-        x = x + self.post_attention_layernorm(attended)
-        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))  # type: ignore[no-any-return]
+            x, h = self.post_attention_layernorm.after(x, attended)
+            return self.ops.add(x, self.mlp(h))
+        x, h = self.pre_feedforward_layernorm.after(x, self.post_attention_layernorm(attended))
+        return self.ops.add(x, self.post_feedforward_layernorm(self.mlp(h)))
 
 
 class Decoder(nn.Module):

@@ -1,14 +1,16 @@
 """The token embedding."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from bestiary.nn.operations import PLAIN, Held
 from bestiary.nn.packed import PackedWeight
 
 
 class Embedding(nn.Module):
     """Rows of a table by token id: [T] -> [T, D], times `scale` (Gemma: the square root of D, rounded to the type)."""
+
+    ops = PLAIN
 
     def __init__(self, count: int, dim: int, scale: float = 1.0) -> None:
         super().__init__()
@@ -25,7 +27,10 @@ class Embedding(nn.Module):
         else:
             self.weight, self.packed = None, weight
 
+    @property
+    def held(self) -> Held:
+        """The table, as it is held."""
+        return self.packed if self.weight is None else self.weight  # type: ignore[return-value]
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.packed.rows(tokens).dequantize(self.dtype) if self.packed else F.embedding(tokens, self.weight)  # type: ignore[arg-type]
-        # The released models multiply by the scale rounded to the weights' type.
-        return x if self.scale == 1.0 else x * torch.tensor(self.scale, dtype=x.dtype, device=x.device)
+        return self.ops.embed(tokens, self.held, self.dtype, self.scale)

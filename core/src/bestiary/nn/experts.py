@@ -11,6 +11,7 @@ from torch import nn
 from bestiary.nn.activation import activation
 from bestiary.nn.linear import Linear
 from bestiary.nn.mlp import GatedMLP
+from bestiary.nn.operations import PLAIN, HeldStack, by_expert
 from bestiary.nn.packed import PackedStack
 
 
@@ -73,6 +74,7 @@ class ExpertsAdapter(Protocol):
 class Experts(nn.Module):
     """Gated feed-forward experts, stacked: gate and up [E, I, D], down [E, D, I]."""
 
+    ops = PLAIN
     projections = ("gate_proj", "up_proj", "down_proj")
 
     def __init__(self, dim: int, hidden: int, count: int, act: str = "silu") -> None:
@@ -80,9 +82,14 @@ class Experts(nn.Module):
         self.gate_proj = nn.Parameter(torch.empty(count, hidden, dim))
         self.up_proj = nn.Parameter(torch.empty(count, hidden, dim))
         self.down_proj = nn.Parameter(torch.empty(count, dim, hidden))
-        self.count, self.act = count, activation(act)
+        self.count, self.act, self.name = count, activation(act), act
         self.packed: dict[str, PackedStack] = {}
         self.adapter: ExpertsAdapter | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody stands before the products: a function in the instance's dictionary."""
+        return "_project" in self.__dict__
 
     def hold(self, name: str, weight: nn.Parameter | PackedStack) -> None:
         """Take `weight` in place of what the projection `name` holds, which is released."""
@@ -93,22 +100,17 @@ class Experts(nn.Module):
             setattr(self, name, None)
             self.packed[name] = weight
 
+    def held(self, name: str) -> HeldStack:
+        """The stack of the projection `name`, as it is held."""
+        packed = self.packed.get(name)
+        return getattr(self, name) if packed is None else packed
+
     def forward(self, x: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """x [T, D], weights and indices [T, K] -> [T, D]: tokens are grouped by expert, so each expert runs once."""
-        order = indices.flatten().argsort(stable=True)
-        tokens = order // indices.shape[1]
-        counts = torch.bincount(indices.flatten(), minlength=self.count).tolist()
-        gathered = x[tokens]
-        made = torch.empty_like(gathered)
-        start = 0
-        for expert, count in enumerate(counts):
-            if count:
-                part = slice(start, start + count)
-                made[part] = self._expert(expert, gathered[part], tokens[part])
-                start += count
-        made = made * weights.flatten()[order, None].to(x.dtype)
-        # Back to [T, K, D] and summed in the order of the choice, so that a token's sum does not depend on its batch.
-        return torch.empty_like(made).index_copy_(0, order, made).view(*indices.shape, x.shape[1]).sum(1)
+        """x [T, D], weights and indices [T, K] -> [T, D]."""
+        if self.adapter is not None or self.watched:
+            return by_expert(x, weights, indices, self.count, self._expert)
+        stacks = [self.held(name) for name in self.projections]
+        return self.ops.experts(x, weights, indices, stacks, self.name)
 
     def _expert(self, expert: int, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         gate, up = self._project("gate_proj", expert, x, rows), self._project("up_proj", expert, x, rows)

@@ -1,11 +1,12 @@
 """The linear layer, over a plain tensor or a weight packed in fewer bits."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from bestiary.nn.operations import PLAIN, Held
 from bestiary.nn.packed import PackedWeight
 
 
@@ -18,6 +19,8 @@ class LinearAdapter(Protocol):
 
 class Linear(nn.Module):
     """y = x W' + b, for x [..., in], where W is a parameter or a packed weight (see `hold`)."""
+
+    ops = PLAIN
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
         super().__init__()
@@ -33,11 +36,34 @@ class Linear(nn.Module):
         else:
             self.weight, self.packed = None, weight
 
+    @property
+    def held(self) -> Held:
+        """The weight, as it is held."""
+        return self.packed if self.weight is None else self.weight  # type: ignore[return-value]
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody stands before the layer's own call: a hook, or a function in its instance's dictionary."""
+        return bool(self._forward_pre_hooks or self._forward_hooks or "forward" in self.__dict__)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.packed is None:
-            y = F.linear(x, self.weight, self.bias)  # type: ignore[arg-type]
-        else:
-            y = self.packed.multiply(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.packed.shape[0])
-            y = y if self.bias is None else y + self.bias
-        adapter = self.adapter  # once: another thread may take it away
-        return y if adapter is None else adapter(x, y)
+        return _multiply(x, (self,))[0]
+
+
+def together(x: torch.Tensor, *layers: Linear) -> list[torch.Tensor]:
+    """What each of several layers makes of the same x [..., in]: read and prepared once for all of them."""
+    if any(layer.watched for layer in layers):
+        return [layer(x) for layer in layers]
+    return _multiply(x, layers)
+
+
+def _multiply(x: torch.Tensor, layers: Sequence[Linear]) -> list[torch.Tensor]:
+    flat = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    made = layers[0].ops.linear(flat, [layer.held for layer in layers], [layer.bias for layer in layers])
+    if x.ndim != 2:
+        made = [y.view(*x.shape[:-1], y.shape[-1]) for y in made]
+    for place, layer in enumerate(layers):
+        adapter = layer.adapter  # once: another thread may take it away
+        if adapter is not None:
+            made[place] = adapter(x, made[place])
+    return made

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bestiary.nn.operations import PLAIN
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm (Zhang and Sennrich 2019) of x [..., D], computed in float32.
@@ -11,16 +13,18 @@ class RMSNorm(nn.Module):
     `offset` is added to the weight: Gemma stores the weight less one, and multiplies before it rounds to the type of x.
     """
 
+    ops = PLAIN
+
     def __init__(self, dim: int, eps: float = 1e-6, offset: float = 0.0) -> None:
         super().__init__()
         self.weight, self.eps, self.offset = nn.Parameter(torch.empty(dim)), eps, offset
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.offset:
-            h = F.rms_norm(x.float(), x.shape[-1:], None, self.eps)
-            return (h * (self.offset + self.weight.float())).to(x.dtype)
-        # torch computes in float32 and rounds to the type of x, and only then the weight multiplies.
-        return self.weight * F.rms_norm(x, x.shape[-1:], None, self.eps)
+        return self.ops.rms_norm(x, self.weight, self.eps, self.offset)
+
+    def after(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x + y, and the norm of that."""
+        return self.ops.add_rms_norm(x, y, self.weight, self.eps, self.offset)
 
 
 class LayerNorm(nn.Module):
@@ -33,3 +37,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+    def after(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x + y, and the norm of that."""
+        total = x + y
+        return total, self(total)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, Self, TypeGuard
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeGuard, runtime_checkable
 
 import torch
 
@@ -47,6 +48,31 @@ class PackedStack(Protocol):
 
 
 Packed = PackedWeight | PackedStack
+
+
+@dataclass(frozen=True)
+class PackedForm:
+    """What a packed weight, or a stack of them, is made of: for back ends that lay it out in their own way.
+
+    By type the tensors are, of a stack with one more dimension before the others,
+
+        a type of GGUF, as "Q4_K"   blocks [out, row bytes] uint8, as files have them
+        INT8                        codes [out, in] int8, scales [out] float32
+        INT4                        codes [out, in / 2] uint8, of which byte i has columns 2i (its low half) and 2i + 1;
+                                    scales and addends [out, G] float32: a code times its scale, and its addend
+        FLOAT8                      codes [out, in] float8_e4m3fn, scales [out, G] float32
+    """
+
+    type: str
+    tensors: Mapping[str, torch.Tensor]
+
+
+@runtime_checkable
+class Formed(Protocol):
+    """A packed weight that can tell its form."""
+
+    def form(self) -> PackedForm | None:
+        """None where it is of no type that `PackedForm` names."""
 
 
 def is_weight(packed: Packed | None) -> TypeGuard[PackedWeight]:

@@ -61,7 +61,7 @@ class TextPipeline:
         self.sampling = defaults_from(recommended)
         loaded = pull(encode=self.tokenizer.encode)
         options = TextOptions(**loaded.options)
-        self.dtype, self.device = loaded.dtype, loaded.device
+        self.dtype, self.device, self._wished = loaded.dtype, loaded.device, loaded.wished
         if not isinstance(loaded.model, CausalLM):
             raise InvalidPlugin(
                 f"{identified.architecture.model} must return a bestiary.nn.CausalLM for the task text."
@@ -189,7 +189,9 @@ class TextPipeline:
         request = PackingRequest(quant, topology, organization, imatrix, calibration_file, self.tokenizer.encode)
         model = engine.model
         assert isinstance(model, CausalLM)
-        self.packing = repack(self.identified, model, request, self.dtype, self.device, engine.changing, progress)
+        self.packing = repack(
+            self.identified, model, request, self.dtype, self.device, engine.changing, progress, self._wished
+        )
         self._weight_bytes = resident_bytes(model)
         return self.packing
 

@@ -24,6 +24,7 @@ from bestiary.generation.speculation.model import ModelDrafter
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import LoadedModel, load_weights
 from bestiary.nn import MLP, CausalLM, GatedMLP, LanguageModel, LayerNorm, LayerSpec, RecurrentSpec, RMSNorm
+from bestiary.nn.operations import PLAIN
 from bestiary.pipelines.text_options import OWN, TextOptions
 from bestiary.placement import free_memory
 from bestiary.protocols import Repository
@@ -48,6 +49,8 @@ def make_engine(options: TextOptions, loaded: LoadedModel, tokenizer: Tokenizer,
         limits=Limits(sequences=options.max_requests),
         max_waiting=options.max_waiting,
         adapters=None if model else _make_adapters(options, loaded, base),
+        operations=loaded.operations or PLAIN,
+        replay=options.replay,
     )
     engine.drafter = _make_drafter(options, engine, loaded)
     return engine
@@ -114,7 +117,7 @@ def _make_drafter(options: TextOptions, engine: Engine, loaded: LoadedModel) -> 
             where=identified.repository.origin,
             fix="use a smaller model of the same family",
         )
-    small = load_weights(identified, identified.registry, device=loaded.device)
+    small = load_weights(identified, identified.registry, device=loaded.device, wished=loaded.wished)
     if not isinstance(small.model, CausalLM):
         raise OptionError(f"{options.draft} is no text model, and cannot draft for one.")
     cache = engine.cache.beside(small.model.specs, small.dtype, small.device)

@@ -50,6 +50,8 @@ class TextOptions:
     """Requests that may wait; more are refused with Overloaded."""
     compile: bool = False
     """Whether torch.compile compiles the layers, at the first requests."""
+    replay: bool = True
+    """Whether decoding steps are recorded once and replayed, where the kernels of the device can."""
 
     def __post_init__(self) -> None:
         for name, most in (("draft_tokens", 32), ("max_requests", 4096), ("max_waiting", 1 << 20)):
@@ -60,8 +62,9 @@ class TextOptions:
             raise OptionError(f"block_size is {shown(self.block_size)}; 16 or 32 is due.")
         cache_bytes(self.cache_memory)
         check_cache_type(self.cache_type)
-        if not isinstance(self.compile, bool):
-            raise OptionError(f"compile is {shown(self.compile)}; True or False is due.")
+        for name in ("compile", "replay"):
+            if not isinstance(getattr(self, name), bool):
+                raise OptionError(f"{name} is {shown(getattr(self, name))}; True or False is due.")
         named = self.adapters
         if named is not None and not (
             isinstance(named, Mapping)

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
+from bestiary.nn.packed import PackedForm
 from bestiary_quant.checkpoints.codes import Codes
+from bestiary_quant.checkpoints.forms import form_of
 from bestiary_quant.checkpoints.scaling import Scaling
 from bestiary_quant.packed import PANEL
 
@@ -51,6 +53,10 @@ class CodedMatrix:
         held = None if self.input_scale is None else self.input_scale.to(device)
         return CodedMatrix(self.codes.to(device), self.scaling.to(device), held)
 
+    def form(self) -> PackedForm | None:
+        """Its codes, where they are numbers of 8 bits or evenly spaced ones of 4."""
+        return form_of(self.codes, self.scaling)
+
     def _panels(self) -> Iterator[tuple[slice, torch.Tensor]]:
         count, columns = self.shape
         step = max(1, PANEL // max(columns, 1))
@@ -81,6 +87,15 @@ class CodedStack:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """All weights [experts, out, in] as plain numbers."""
         return self.matrix.dequantize(dtype).view(self.shape)
+
+    def form(self) -> PackedForm | None:
+        """That of the rows of all experts, cut into experts."""
+        form = self.matrix.form()
+        if form is None:
+            return None
+        return PackedForm(
+            form.type, {name: x.view(len(self), self.shape[1], *x.shape[1:]) for name, x in form.tensors.items()}
+        )
 
     def to(self, device: torch.device | str) -> CodedStack:
         """The same weights on another device."""

@@ -33,6 +33,7 @@ from bestiary.generation.sampling import Sampling
 from bestiary.generation.scoring import score
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.nn import LanguageModel
+from bestiary.nn.operations import PLAIN, Operations
 
 if TYPE_CHECKING:
     from bestiary.adapters.residency import Adapters, Lease
@@ -62,8 +63,13 @@ class Engine:
         limits: Limits | None = None,
         max_waiting: int = 1024,
         adapters: Adapters | None = None,
+        operations: Operations = PLAIN,
+        replay: bool = True,
     ) -> None:
-        """More than `max_waiting` requests that wait are refused."""
+        """More than `max_waiting` requests that wait are refused.
+
+        `operations` are those of the model; `replay` lets them record its decoding steps.
+        """
         limits = limits or Limits()
         self.model, self.tokenizer = model, tokenizer
         self.end_tokens, self.context_length, self.max_waiting = end_tokens, context_length, max_waiting
@@ -76,9 +82,10 @@ class Engine:
             dtype=dtype,
             device=device,
             cache_type=cache_type,
+            operations=operations,
         )
         self._scheduler = Scheduler(self.cache.groups, block_size, limits)
-        self._runner = ModelRunner(model, self.cache, adapters)
+        self._runner = ModelRunner(model, self.cache, adapters, replay=replay)
         self.adapters = adapters
         self.drafter: Drafter | None = None
         """What guesses ahead; set it before the first request."""

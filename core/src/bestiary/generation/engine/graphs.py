@@ -1,4 +1,4 @@
-"""Decoding steps of fixed shapes, so that a recorded one can be replayed: CUDA graphs.
+"""Decoding steps of fixed shapes, so that a recorded one can be replayed: CUDA graphs, or lists of native calls.
 
 A step in which every sequence decodes is padded to the next bucket of sequences and of positions.  Its inputs are
 written into buffers that stay, and what the model does with them is recorded once for each bucket.
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.paged_attention import AttentionStep, slots_seen
 from bestiary.generation.engine.paged_state import StateStep
 from bestiary.generation.engine.sequence import Work
-from bestiary.nn import Batch, LanguageModel
+from bestiary.nn import Batch, CausalLM, Experts, LanguageModel, Linear
 
 log = logging.getLogger("bestiary.engine")
 
@@ -57,18 +58,35 @@ class _Buffers:
 class DecodeGraphs:
     """Recorded decoding steps of a model over a cache, by bucket."""
 
-    def __init__(self, model: LanguageModel, cache: PagedCache, record: Recorder = cuda_graph, most: int = 64) -> None:
-        """Steps of more than `most` sequences are not recorded."""
-        self.model, self.cache, self.most, self._record = model, cache, most, record
+    def __init__(
+        self,
+        model: LanguageModel,
+        cache: PagedCache,
+        record: Recorder = cuda_graph,
+        most: int = 64,
+        *,
+        padded: bool = True,
+    ) -> None:
+        """Steps of more than `most` sequences are not recorded.
+
+        `padded` steps have a power of two of sequences, for recordings that are dear; else each number has its own.
+        """
+        self.model, self.cache, self.most, self._record, self._padded = model, cache, most, record, padded
         self._recorded: dict[tuple[int, int], tuple[_Buffers, Callable[[], torch.Tensor]]] = {}
+        modules = model.modules() if isinstance(model, nn.Module) else ()
+        self._watchable = [module for module in modules if isinstance(module, Linear | Experts)]
 
     def fits(self, work: Many[Work]) -> bool:
-        """Whether every sequence decodes, one token each, and there are not too many."""
-        return len(work) <= self.most and all(entry.count == 1 and entry.start > 0 for entry in work)
+        """Whether every sequence decodes, one token each, there are not too many, and nobody watches the layers."""
+        if len(work) > self.most or not all(entry.count == 1 and entry.start > 0 for entry in work):
+            return False
+        # A recording does again what was computed, and does not call those who want to see it.
+        return not any(module.watched for module in self._watchable)
 
     def run(self, work: Many[Work]) -> torch.Tensor:
         """The states [N, D] before the head, in a buffer that the next step overwrites."""
-        bucket = (_next_power(len(work)), max(256, _next_power(max(entry.end for entry in work))))
+        rows = _next_power(len(work)) if self._padded else len(work)
+        bucket = (rows, max(256, _next_power(max(entry.end for entry in work))))
         if bucket not in self._recorded:
             buffers = self._empty(*bucket)
             self._fill(buffers, work)
@@ -85,7 +103,7 @@ class DecodeGraphs:
             return self._record(step)
         except RuntimeError as error:
             # A layer that asks the device for numbers, as a loop over experts does, cannot be recorded.
-            log.warning("decoding steps are not recorded: %s", error)
+            log.info("decoding steps are not recorded: %s", error)
             self.most = 0
             return step
 
@@ -109,6 +127,7 @@ class DecodeGraphs:
                     None,
                     torch.full((rows, seen), scratch, device=device),
                     mask,
+                    torch.ones(rows, dtype=torch.long, device=device),
                 )
             )
         numbers = [torch.zeros(rows, dtype=torch.long, device=device) for _ in range(3)]
@@ -129,7 +148,7 @@ class DecodeGraphs:
                 step.blocks.fill_(group.blocks)
                 step.blocks[:count] = torch.tensor([entry.sequence.tables[table][0] for entry in work])
                 continue
-            assert step.seen is not None and step.mask is not None
+            assert step.seen is not None and step.mask is not None and step.lengths is not None
             scratch = group.blocks * size
             seen = np.full(step.seen.shape, scratch, dtype=np.int64)
             slots = np.full(len(seen), scratch, dtype=np.int64)
@@ -140,7 +159,19 @@ class DecodeGraphs:
                 seen[row, len(found) :] = found[0]  # nobody else's, which may be NaN
             step.seen.copy_(torch.from_numpy(seen))
             step.slots.copy_(torch.from_numpy(slots))
+            step.lengths.copy_(torch.from_numpy(lengths))
             step.mask.copy_(torch.from_numpy(np.arange(seen.shape[1]) < lengths[:, None])[:, None, None])
+
+
+def decode_graphs(model: LanguageModel, cache: PagedCache) -> DecodeGraphs | None:
+    """What records the decoding steps of a model on the cache's device; None where nothing can."""
+    if cache.device.type == "cuda":
+        return DecodeGraphs(model, cache)
+    record = cache.operations.record
+    # A model that is more than layers may do things in Python that a recording would not do again.
+    if record is None or not isinstance(model, CausalLM):
+        return None
+    return DecodeGraphs(model, cache, record, padded=False)
 
 
 def _next_power(number: int) -> int:

@@ -14,6 +14,7 @@ from bestiary.generation.engine.paged_state import PagedState, StateStep
 from bestiary.generation.engine.scheduler import Group
 from bestiary.generation.engine.sequence import Work
 from bestiary.nn.batch import AttentionSpec, LayerSpec, RecurrentSpec
+from bestiary.nn.operations import PLAIN, Operations
 
 
 class PagedCache:
@@ -33,6 +34,7 @@ class PagedCache:
         dtype: torch.dtype,
         device: torch.device,
         cache_type: str = "auto",
+        operations: Operations = PLAIN,
     ) -> None:
         """Room for `tokens` of all sequences together; a window's layers need no more than its span for each.
 
@@ -49,7 +51,7 @@ class PagedCache:
         if any(isinstance(spec, RecurrentSpec) for spec in specs):
             # One for each that runs, and as many that are kept for prefixes.
             groups.append(Group(2 * sequences, recurrent=True))
-        self._make(specs, tuple(groups), block_size, dtype, device, cache_type)
+        self._make(specs, tuple(groups), block_size, dtype, device, cache_type, operations)
 
     def beside(self, specs: Many[LayerSpec], dtype: torch.dtype, device: torch.device) -> PagedCache:
         """A cache for another model's layers over the same block tables: what one sequence has here, it has there.
@@ -57,7 +59,7 @@ class PagedCache:
         OptionError where those layers see further back than any group of this cache keeps.
         """
         other = object.__new__(PagedCache)
-        other._make(specs, self.groups, self.block_size, dtype, device, self.cache_type)
+        other._make(specs, self.groups, self.block_size, dtype, device, self.cache_type, self.operations)
         return other
 
     def _make(
@@ -68,8 +70,10 @@ class PagedCache:
         dtype: torch.dtype,
         device: torch.device,
         cache_type: str,
+        operations: Operations,
     ) -> None:
         check_cache_type(cache_type)
+        self.operations = operations
         self.block_size, self.groups, self.device, self.cache_type = block_size, groups, device, cache_type
         views = [_view(spec, groups) for spec in specs]
         self.views = tuple(dict.fromkeys(views))
@@ -101,7 +105,10 @@ class PagedCache:
         made: list[PagedLayer | PagedState] = []
         for layer, view in zip(self.layers, self.view_of, strict=True):
             step = steps[view]
-            made.append(PagedLayer(layer, step) if isinstance(step, AttentionStep) else PagedState(layer, step))
+            if isinstance(step, AttentionStep):
+                made.append(PagedLayer(layer, step, self.operations))
+            else:
+                made.append(PagedState(layer, step))
         return made
 
     def _step(self, work: Many[Work], table: int, window: int | None) -> AttentionStep | StateStep:

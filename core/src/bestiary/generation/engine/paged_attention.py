@@ -13,6 +13,7 @@ from bestiary.generation.engine.paged_memory import LayerBlocks
 from bestiary.generation.engine.sequence import Work
 from bestiary.nn.attend import attend
 from bestiary.nn.batch import AttentionSpec
+from bestiary.nn.operations import PLAIN, Operations
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class AttentionStep:
     """[N, S]: the slots that each sees, padded with any slot."""
     mask: torch.Tensor | None
     """[N, 1, 1, S] of bool: which of them are real; None where all are."""
+    lengths: torch.Tensor | None = None
+    """[N]: how many of them are real, the first ones."""
 
     @classmethod
     def of(cls, work: Many[Work], index: int, window: int | None, size: int, device: torch.device) -> AttentionStep:
@@ -56,7 +59,9 @@ class AttentionStep:
         real = None
         if lengths.min() < lengths.max():
             real = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])[:, None, None].to(device)
-        return cls(slots, tuple(prompts), torch.tensor(rows, device=device), torch.from_numpy(padded).to(device), real)
+        counts = torch.from_numpy(lengths).to(device)
+        places = torch.tensor(rows, device=device)
+        return cls(slots, tuple(prompts), places, torch.from_numpy(padded).to(device), real, counts)
 
 
 def slots_seen(work: Work, index: int, window: int | None, size: int) -> np.ndarray:
@@ -71,8 +76,8 @@ def slots_seen(work: Work, index: int, window: int | None, size: int) -> np.ndar
 class PagedLayer:
     """One layer's state in one step (a `bestiary.nn.LayerState`)."""
 
-    def __init__(self, blocks: LayerBlocks, step: AttentionStep) -> None:
-        self.blocks, self.step = blocks, step
+    def __init__(self, blocks: LayerBlocks, step: AttentionStep, operations: Operations = PLAIN) -> None:
+        self.blocks, self.step, self.operations = blocks, step, operations
 
     def attend(
         self,
@@ -82,47 +87,66 @@ class PagedLayer:
         spec: AttentionSpec,
         sinks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        step = self.step
-        self.blocks.write(step.slots, *((k,) if v is None else (k, v)))
-        if not step.prompts and step.seen is not None:
-            return self._decode(q, step.seen, step.mask, spec, sinks)
-        made = q.new_empty(*q.shape[:2], spec.value_dim)
-        for row, count, seen in step.prompts:
-            part = slice(row, row + count)
-            keys, values = self._gathered(seen, spec, q.dtype)
-            y = attend(q[part].transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), spec, sinks)
-            made[part] = y.transpose(0, 1)
-        if step.rows is not None and step.seen is not None:
-            made[step.rows] = self._decode(q[step.rows], step.seen, step.mask, spec, sinks)
-        return made
+        fast = self.operations.attend
+        made = None if fast is None else fast(q, k, v, self.blocks, self.step, spec, sinks)
+        return attend_blocks(q, k, v, self.blocks, self.step, spec, sinks) if made is None else made
 
-    def _gathered(
-        self, seen: torch.Tensor, spec: AttentionSpec, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [..., S, KH, D] of slots [..., S]; whole rows are copied, at the speed of the memory."""
-        shape = (*seen.shape, spec.kv_heads, spec.head_dim)
-        keys, *values = (x.view(shape) for x in self.blocks.read(seen.flatten(), dtype))
-        return keys, values[0] if values else keys[..., : spec.latent]
 
-    def _decode(
-        self,
-        q: torch.Tensor,
-        seen: torch.Tensor,
-        mask: torch.Tensor | None,
-        spec: AttentionSpec,
-        sinks: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """One query for each sequence: q [N, H, D] -> [N, H, D]."""
-        keys, values = self._gathered(seen, spec, q.dtype)  # [N, S, KH, D]
-        # The queries that share a key head stand where several positions would: they see the same keys, and so the
-        # keys are read once for all of them.
-        grouped = q.view(len(q), spec.kv_heads, -1, spec.head_dim)
-        k, v = keys.transpose(1, 2), values.transpose(1, 2)
-        if spec.softcap is None and sinks is None:
-            y = F.scaled_dot_product_attention(grouped, k, v, mask, scale=spec.scale)
-        else:
-            y = _attend_by_hand(grouped, k, v, mask, spec, sinks)
-        return y.reshape(len(q), spec.heads, spec.value_dim)
+def attend_blocks(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor | None,
+    blocks: LayerBlocks,
+    step: AttentionStep,
+    spec: AttentionSpec,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """What a `LayerState` does with q, k and v, over blocks: the reference of the operation `attend`.
+
+    Another implementation may return None for what it cannot do, before it has written anything.
+    """
+    blocks.write(step.slots, *((k,) if v is None else (k, v)))
+    if not step.prompts and step.seen is not None:
+        return _decode(q, blocks, step.seen, step.mask, spec, sinks)
+    made = q.new_empty(*q.shape[:2], spec.value_dim)
+    for row, count, seen in step.prompts:
+        part = slice(row, row + count)
+        keys, values = _gathered(blocks, seen, spec, q.dtype)
+        y = attend(q[part].transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), spec, sinks)
+        made[part] = y.transpose(0, 1)
+    if step.rows is not None and step.seen is not None:
+        made[step.rows] = _decode(q[step.rows], blocks, step.seen, step.mask, spec, sinks)
+    return made
+
+
+def _gathered(
+    blocks: LayerBlocks, seen: torch.Tensor, spec: AttentionSpec, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values [..., S, KH, D] of slots [..., S]; whole rows are copied, at the speed of the memory."""
+    shape = (*seen.shape, spec.kv_heads, spec.head_dim)
+    keys, *values = (x.view(shape) for x in blocks.read(seen.flatten(), dtype))
+    return keys, values[0] if values else keys[..., : spec.latent]
+
+
+def _decode(
+    q: torch.Tensor,
+    blocks: LayerBlocks,
+    seen: torch.Tensor,
+    mask: torch.Tensor | None,
+    spec: AttentionSpec,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """One query for each sequence: q [N, H, D] -> [N, H, D]."""
+    keys, values = _gathered(blocks, seen, spec, q.dtype)  # [N, S, KH, D]
+    # The queries that share a key head stand where several positions would: they see the same keys, and so the keys are
+    # read once for all of them.
+    grouped = q.view(len(q), spec.kv_heads, -1, spec.head_dim)
+    k, v = keys.transpose(1, 2), values.transpose(1, 2)
+    if spec.softcap is None and sinks is None:
+        y = F.scaled_dot_product_attention(grouped, k, v, mask, scale=spec.scale)
+    else:
+        y = _attend_by_hand(grouped, k, v, mask, spec, sinks)
+    return y.reshape(len(q), spec.heads, spec.value_dim)
 
 
 def _attend_by_hand(

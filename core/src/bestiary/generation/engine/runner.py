@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bestiary.generation.engine.graphs import DecodeGraphs
+from bestiary.generation.engine.graphs import decode_graphs
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.sequence import Plan, Work
 from bestiary.nn import Batch, LanguageModel
@@ -31,14 +31,16 @@ class Result:
 class ModelRunner:
     """A model over a paged cache; `adapters` are those that sequences may ask for."""
 
-    def __init__(self, model: LanguageModel, cache: PagedCache, adapters: Adapters | None = None) -> None:
-        self.model, self.cache, self.adapters = model, cache, adapters
-        self._graphs = DecodeGraphs(model, cache) if cache.device.type == "cuda" else None
+    def __init__(
+        self, model: LanguageModel, cache: PagedCache, adapters: Adapters | None = None, *, replay: bool = True
+    ) -> None:
+        """`replay` lets steps in which every sequence decodes be recorded, where the device has a way to."""
+        self.model, self.cache, self.adapters, self.replay = model, cache, adapters, replay
+        self.forget()
 
     def forget(self) -> None:
         """The model's weights lie elsewhere now: what was recorded of them is void."""
-        if self._graphs is not None:
-            self._graphs = DecodeGraphs(self.model, self.cache)
+        self._graphs = decode_graphs(self.model, self.cache) if self.replay else None
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Result:

@@ -1,0 +1,172 @@
+// y = x W' for W in panels and x in int8: sums of 32 products are exact, and scaled and added in float32.
+//
+// Each number of y is the same whatever else is computed beside it: M rows give what each row alone gives.
+#pragma once
+#include "activations.h"
+#include "arguments.h"
+#include "layouts.h"
+#include "plain.h"
+#include "types.h"
+
+namespace bestiary::ISA {
+
+constexpr int PARTS = PANEL / LANES;
+constexpr int64_t AHEAD = 6144;  // bytes that are asked for before they are used
+
+// 32 columns of LANES rows.
+template <class T> struct Group {
+  Ints words[8];
+  Floats scale[T::HALVES], addend[T::HALVES];
+};
+
+template <class T, int S> inline Group<T> group_of(const T& block) {
+  Group<T> g;
+  block.template words<S>(g.words);
+  for (int half = 0; half < T::HALVES; half++) {
+    g.scale[half] = block.template scale<S>(half);
+    if constexpr (T::ADDS) g.addend[half] = block.template addend<S>(half);
+  }
+  return g;
+}
+
+// acc + the products of 32 columns with one row of activations.
+template <class T> inline Floats product(Floats acc, const Group<T>& g, const int8_t* a, float scale, const int32_t* sums) {
+  constexpr int COUNT = 8 / T::HALVES;
+  for (int half = 0; half < T::HALVES; half++) {
+    int32_t sum = 0;
+    if constexpr (T::OFFSET != 0 || T::ADDS) sum = T::HALVES == 2 ? sums[half] : sums[0] + sums[1];
+    Ints c = ints(-T::OFFSET * sum);
+    if constexpr (T::SIGNED)
+      c = dot_signed<COUNT>(c, g.words + half * COUNT, a + half * 16);
+    else
+      c = dot<COUNT, T::LIMIT>(c, g.words + half * COUNT, a + half * 16);
+    acc = fused(numbers(c), multiply(floats(scale), g.scale[half]), acc);
+    if constexpr (T::ADDS) acc = fused(floats(scale * static_cast<float>(sum)), g.addend[half], acc);
+  }
+  return acc;
+}
+
+// One panel times the rows of a tile; sums [m][16].
+template <class T, int M> inline void few(const Panel& panel, const Tile& tile, int first, float* out) {
+  constexpr int GROUPS = T::COLUMNS / GROUP, LINES = (T::BYTES / GROUPS + 63) / 64;
+  Floats acc[PARTS][M];
+  for (auto& part : acc)
+    for (Floats& x : part) x = floats(0);
+  for (int64_t block = 0; block < panel.blocks; block++) {
+    const uint8_t* next = panel.data + block * T::BYTES + AHEAD;
+    for (int part = 0; part < PARTS; part++) {
+      const T decoded(panel, block, part * LANES);
+      unroll<GROUPS>([&](auto s) {
+        constexpr int S = decltype(s)::value;
+        if (part == 0)
+          for (int i = 0; i < LINES; i++) prefetch(next + (S * LINES + i) * 64);
+        const Group<T> g = group_of<T, S>(decoded);
+        const int64_t place = (block * GROUPS + S) * tile.m + first;
+        for (int m = 0; m < M; m++)
+          acc[part][m] = product<T>(acc[part][m], g, tile.values + (place + m) * GROUP, tile.scales[place + m], tile.sums + (place + m) * 2);
+      });
+    }
+  }
+  for (int m = 0; m < M; m++)
+    for (int part = 0; part < PARTS; part++) store(out + m * PANEL + part * LANES, acc[part][m]);
+}
+
+template <class T> inline void many(const Panel& panel, const Tile& tile, float* out) {
+  constexpr int GROUPS = T::COLUMNS / GROUP;
+  for (int i = 0; i < tile.m * PANEL; i++) out[i] = 0;
+  for (int64_t block = 0; block < panel.blocks; block++)
+    for (int part = 0; part < PARTS; part++) {
+      const T decoded(panel, block, part * LANES);
+      unroll<GROUPS>([&](auto s) {
+        constexpr int S = decltype(s)::value;
+        const Group<T> g = group_of<T, S>(decoded);
+        const int64_t place = (block * GROUPS + S) * tile.m;
+        float* sum = out + part * LANES;
+        for (int m = 0; m < tile.m; m++, sum += PANEL)
+          store(sum, product<T>(load_floats(sum), g, tile.values + (place + m) * GROUP, tile.scales[place + m], tile.sums + (place + m) * 2));
+      });
+    }
+}
+
+template <class T> void panel_times_tile(const Panel& panel, const Tile& tile, float* out) {
+  if (tile.m > 6) return many<T>(panel, tile, out);
+  int m = 0;
+  for (; m + 4 <= tile.m; m += 4) few<T, 4>(panel, tile, m, out + m * PANEL);
+  for (; m + 2 <= tile.m; m += 2) few<T, 2>(panel, tile, m, out + m * PANEL);
+  if (m < tile.m) few<T, 1>(panel, tile, m, out + m * PANEL);
+}
+
+using PanelTimesTile = void (*)(const Panel&, const Tile&, float*);
+
+constexpr PanelTimesTile PRODUCTS[WEIGHT_TYPES] = {
+    panel_times_tile<Q4_0>,   panel_times_tile<Q4_1>, panel_times_tile<Q5_0>,  panel_times_tile<Q5_1>, panel_times_tile<Q8_0>,
+    panel_times_tile<Q2_K>,   panel_times_tile<Q3_K>, panel_times_tile<Q4_K>,  panel_times_tile<Q5_K>, panel_times_tile<Q6_K>,
+    panel_times_tile<IQ4_NL>, panel_times_tile<IQ4_XS>, panel_times_tile<MXFP4>, panel_times_tile<INT8>, panel_times_tile<INT4>,
+};
+
+inline Panel panel_at(const uint8_t* panels, int64_t type, int64_t columns, int64_t group, int64_t number) {
+  const int64_t bytes = panel_bytes(static_cast<int32_t>(type), columns, group);
+  return {panels + number * bytes, columns / LAYOUTS[type].columns, static_cast<int32_t>(group)};
+}
+
+// Writes sums [m][16] of a panel where they belong.
+inline void put_sums(const float* sums, int m, const PanelWeight& w, int64_t y_type, int64_t row, int64_t column) {
+  const int64_t there = least(PANEL, w.rows - column);
+  with_type(y_type, [&](auto type) {
+    using T = decltype(type);
+    for (int r = 0; r < m; r++) {
+      auto* y = at<T>(w.y, (row + r) * w.y_stride + column);
+      float v[PANEL];
+      for (int i = 0; i < PANEL; i++) v[i] = sums[r * PANEL + i];
+      if (w.bias) {
+        // Rounded before the bias is added, as where the two are operations of their own.
+        const auto* bias = at<T>(w.bias, column);
+        for (int64_t i = 0; i < there; i++) v[i] = T::get(T::put(v[i])) + T::get(bias[i]);
+      }
+      if (there == PANEL)
+        for (int i = 0; i < PANEL; i++) y[i] = T::put(v[i]);
+      else
+        for (int64_t i = 0; i < there; i++) y[i] = T::put(v[i]);
+    }
+  });
+}
+
+// Panels of a piece: as many as stay in the cache while all tiles pass over them.
+inline int64_t panels_a_piece(const PanelWeight& w, int64_t columns) {
+  const int64_t bytes = panel_bytes(static_cast<int32_t>(w.type), columns, w.group);
+  return most(1, least(98304 / most(bytes, 1), parts(parts(w.rows, PANEL), 16)));
+}
+
+// Panels `first` to `last` of one weight, times all rows of a.
+inline void multiply_some(const LinearArguments& a, const PanelWeight& w, int64_t first, int64_t last) {
+  alignas(64) float sums[TILE * PANEL];
+  for (int64_t row = 0; row < a.rows; row += TILE) {
+    const Tile tile = tile_at(a.scratch, a.columns, a.rows, row);
+    for (int64_t p = first; p < last; p++) {
+      PRODUCTS[w.type](panel_at(w.panels, w.type, a.columns, w.group, p), tile, sums);
+      put_sums(sums, tile.m, w, a.y_type, row, p * PANEL);
+    }
+  }
+}
+
+inline int64_t product_pieces(const void* arguments) {
+  const auto& a = *static_cast<const LinearArguments*>(arguments);
+  int64_t pieces = 0;
+  for (int64_t i = 0; i < a.count; i++) pieces += parts(parts(a.weights[i].rows, PANEL), panels_a_piece(a.weights[i], a.columns));
+  return pieces;
+}
+
+inline void multiply_panels(const void* arguments, int64_t piece) {
+  const auto& a = *static_cast<const LinearArguments*>(arguments);
+  int64_t i = 0;
+  for (;; i++) {
+    const int64_t pieces = parts(parts(a.weights[i].rows, PANEL), panels_a_piece(a.weights[i], a.columns));
+    if (piece < pieces) break;
+    piece -= pieces;
+  }
+  const PanelWeight& w = a.weights[i];
+  const int64_t each = panels_a_piece(w, a.columns);
+  multiply_some(a, w, piece * each, least(parts(w.rows, PANEL), (piece + 1) * each));
+}
+
+}  // namespace bestiary::ISA

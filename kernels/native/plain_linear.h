@@ -1,0 +1,239 @@
+// y = x W' for W of plain numbers, row by row as checkpoints have them; sums are float32.
+#pragma once
+#include "arguments.h"
+#include "plain.h"
+
+namespace bestiary::ISA {
+
+enum PlainType : int32_t { FLOAT8 = 3 };  // E4M3, after the types of numbers.h
+
+// The next LANES numbers of a row as float32.
+struct RowFloat32 {
+  static constexpr int BYTES = 4;
+  static Floats get(const uint8_t* p, int64_t i) { return load_floats(reinterpret_cast<const float*>(p) + i); }
+  static float one(const uint8_t* p, int64_t i) { return reinterpret_cast<const float*>(p)[i]; }
+};
+struct RowBrain16 {
+  static constexpr int BYTES = 2;
+  static Floats get(const uint8_t* p, int64_t i) { return bits(left<16>(words16(p + 2 * i))); }
+  static float one(const uint8_t* p, int64_t i) { return brain_to_float(reinterpret_cast<const uint16_t*>(p)[i]); }
+};
+struct RowHalf16 {
+  static constexpr int BYTES = 2;
+  static Floats get(const uint8_t* p, int64_t i) { return halves(p + 2 * i); }
+  static float one(const uint8_t* p, int64_t i) { return half_to_float(reinterpret_cast<const uint16_t*>(p)[i]); }
+};
+// Sign, 4 bits of exponent, 3 of mantissa: moved to their places in a float32 of 2^-120 times the value, subnormals too
+// (OCP 8-bit floating point, E4M3: no infinities, and all ones is NaN).
+struct RowFloat8 {
+  static constexpr int BYTES = 1;
+  static Floats get(const uint8_t* p, int64_t i) {
+    const Ints x = unsigned8(p + i), rest = both(x, ints(0x7f));
+    const Ints sign = left<24>(both(x, ints(0x80)));
+    const Ints value = bits(multiply(bits(left<20>(rest)), floats(0x1p120f)));
+    return bits(either(sign, choose(greater(rest, ints(0x7e)), ints(0x7fc00000), value)));
+  }
+  static float one(const uint8_t* p, int64_t i) {
+    const uint32_t x = p[i], rest = x & 0x7f;
+    const float value = rest > 0x7e ? from_bits(0x7fc00000) : from_bits(rest << 20) * 0x1p120f;
+    return from_bits(to_bits(value) | (x & 0x80) << 24);
+  }
+};
+
+template <class F> inline void with_rows(int64_t type, F&& f) {
+  switch (type) {
+    case F32: return f(RowFloat32{});
+    case BF16: return f(RowBrain16{});
+    case F16: return f(RowHalf16{});
+    default: return f(RowFloat8{});
+  }
+}
+
+inline int64_t row_bytes(int64_t type) { return type == F32 ? 4 : type == FLOAT8 ? 1 : 2; }
+
+// Columns between two changes of scale.
+inline int64_t run_of(const PlainWeight& w, int64_t columns) { return w.scales ? least(w.scale_columns, columns) : columns; }
+inline float scale_of(const PlainWeight& w, int64_t row, int64_t column, int64_t columns) {
+  return w.scales ? w.scales[row / w.scale_rows * parts(columns, w.scale_columns) + column / w.scale_columns] : 1.0f;
+}
+
+// --- a few rows of x: each row of W is read once, and summed with R others against M of x
+
+template <class W, int R, int M>
+inline void dots(const PlainWeight& w, const float* x, int64_t columns, int64_t row, float out[R][M]) {
+  const uint8_t* p[R];
+  for (int r = 0; r < R; r++) p[r] = static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES;
+  for (int r = 0; r < R; r++)
+    for (int m = 0; m < M; m++) out[r][m] = 0;
+  const int64_t run = run_of(w, columns);
+  for (int64_t start = 0; start < columns; start += run) {
+    const int64_t end = least(columns, start + run), whole = start + (end - start) / LANES * LANES;
+    Floats sums[R][M];
+    for (auto& of_row : sums)
+      for (Floats& sum : of_row) sum = floats(0);
+    for (int64_t i = start; i < whole; i += LANES)
+      for (int r = 0; r < R; r++) {
+        if (M == 1 && i * W::BYTES % 64 == 0) prefetch(p[r] + i * W::BYTES + 1024);
+        const Floats v = W::get(p[r], i);
+        for (int m = 0; m < M; m++) sums[r][m] = fused(v, load_floats(x + m * columns + i), sums[r][m]);
+      }
+    for (int r = 0; r < R; r++) {
+      const float scale = scale_of(w, row + r, start, columns);
+      for (int m = 0; m < M; m++) {
+        float sum = total(sums[r][m]);
+        for (int64_t i = whole; i < end; i++) sum += W::one(p[r], i) * x[m * columns + i];
+        out[r][m] += sum * scale;
+      }
+    }
+  }
+}
+
+template <int R, int M>
+inline void put_dots(const PlainWeight& w, int64_t y_type, int64_t row, int64_t m, const float (&out)[R][M]) {
+  with_type(y_type, [&](auto type) {
+    using T = decltype(type);
+    for (int r = 0; r < R; r++)
+      for (int i = 0; i < M; i++) {
+        float v = out[r][i];
+        if (w.bias) v = T::get(T::put(v)) + T::get(*at<T>(w.bias, row + r));
+        *at<T>(w.y, (m + i) * w.y_stride + row + r) = T::put(v);
+      }
+  });
+}
+
+template <class W, int R> inline void few_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row) {
+  int64_t m = 0;
+  for (; m + 2 <= a.rows; m += 2) {
+    float out[R][2];
+    dots<W, R, 2>(w, a.scratch + m * a.columns, a.columns, row, out);
+    put_dots<R, 2>(w, a.y_type, row, m, out);
+  }
+  if (m < a.rows) {
+    float out[R][1];
+    dots<W, R, 1>(w, a.scratch + m * a.columns, a.columns, row, out);
+    put_dots<R, 1>(w, a.y_type, row, m, out);
+  }
+}
+
+// --- many rows of x: 16 rows of W become float32 columns, which all rows of x pass over
+
+constexpr int64_t DEEP = 256;     // columns at a time
+constexpr int64_t SIDE = 16;      // rows of W
+constexpr int64_t TALL = 6;       // rows of x in registers
+constexpr int64_t FEW = 16;       // rows of x up to which the other way is better
+constexpr int64_t ROWS_AT_ONCE = 96;
+
+template <class W> inline void widen(const PlainWeight& w, int64_t row, int64_t first, int64_t deep, int64_t columns, float* out) {
+  const int64_t there = least(SIDE, w.rows - row);
+  for (int64_t r = 0; r < SIDE; r++) {
+    if (r >= there) {
+      for (int64_t i = 0; i < deep; i++) out[i * SIDE + r] = 0;
+      continue;
+    }
+    const uint8_t* p = static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES;
+    int64_t i = 0;
+    for (; i + LANES <= deep; i += LANES) {
+      float v[LANES];
+      store(v, W::get(p, first + i));
+      for (int j = 0; j < LANES; j++) out[(i + j) * SIDE + r] = v[j];
+    }
+    for (; i < deep; i++) out[i * SIDE + r] = W::one(p, first + i);
+    if (w.scales)
+      for (i = 0; i < deep; i++) out[i * SIDE + r] *= scale_of(w, row + r, first + i, columns);
+  }
+}
+
+template <int M> inline void block(const float* x, int64_t stride, const float* w, int64_t deep, float* sums) {
+  constexpr int WIDE = static_cast<int>(SIDE) / LANES;
+  Floats acc[M][WIDE];
+  for (int m = 0; m < M; m++)
+    for (int j = 0; j < WIDE; j++) acc[m][j] = load_floats(sums + m * SIDE + j * LANES);
+  for (int64_t i = 0; i < deep; i++) {
+    Floats column[WIDE];
+    for (int j = 0; j < WIDE; j++) column[j] = load_floats(w + i * SIDE + j * LANES);
+    for (int m = 0; m < M; m++) {
+      const Floats v = floats(x[m * stride + i]);
+      for (int j = 0; j < WIDE; j++) acc[m][j] = fused(v, column[j], acc[m][j]);
+    }
+  }
+  for (int m = 0; m < M; m++)
+    for (int j = 0; j < WIDE; j++) store(sums + m * SIDE + j * LANES, acc[m][j]);
+}
+
+template <class W> inline void many_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row) {
+  alignas(64) float panel[DEEP * SIDE];
+  alignas(64) float sums[ROWS_AT_ONCE * SIDE];
+  for (int64_t top = 0; top < a.rows; top += ROWS_AT_ONCE) {
+    const int64_t count = least(ROWS_AT_ONCE, a.rows - top);
+    for (int64_t i = 0; i < count * SIDE; i++) sums[i] = 0;
+    for (int64_t first = 0; first < a.columns; first += DEEP) {
+      const int64_t deep = least(DEEP, a.columns - first);
+      widen<W>(w, row, first, deep, a.columns, panel);
+      const float* x = a.scratch + top * a.columns + first;
+      int64_t m = 0;
+      for (; m + TALL <= count; m += TALL) block<TALL>(x + m * a.columns, a.columns, panel, deep, sums + m * SIDE);
+      for (; m < count; m++) block<1>(x + m * a.columns, a.columns, panel, deep, sums + m * SIDE);
+    }
+    const int64_t there = least(SIDE, w.rows - row);
+    with_type(a.y_type, [&](auto type) {
+      using T = decltype(type);
+      for (int64_t m = 0; m < count; m++)
+        for (int64_t r = 0; r < there; r++) {
+          float v = sums[m * SIDE + r];
+          if (w.bias) v = T::get(T::put(v)) + T::get(*at<T>(w.bias, row + r));
+          *at<T>(w.y, (top + m) * w.y_stride + row + r) = T::put(v);
+        }
+    });
+  }
+}
+
+// --- the steps
+
+inline int64_t widen_pieces(const void* arguments) { return static_cast<const PlainLinearArguments*>(arguments)->rows; }
+
+inline void widen_row(const void* arguments, int64_t row) {
+  const auto& a = *static_cast<const PlainLinearArguments*>(arguments);
+  with_type(a.x_type, [&](auto type) {
+    using T = decltype(type);
+    const auto* x = at<T>(a.x, row * a.x_stride);
+    for (int64_t i = 0; i < a.columns; i++) a.scratch[row * a.columns + i] = T::get(x[i]);
+  });
+}
+
+inline int64_t plain_piece_rows(const PlainLinearArguments& a, const PlainWeight& w) {
+  if (a.rows > FEW) return SIDE;
+  const int64_t bytes = most(1, a.columns * row_bytes(w.type));
+  return most(4, least(65536 / bytes, parts(w.rows, 16)) / 4 * 4);
+}
+
+// Rows `row` to `last` of one weight, which are a piece, times all rows of a.
+inline void multiply_plain_some(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, int64_t last) {
+  with_rows(w.type, [&](auto type) {
+    using W = decltype(type);
+    if (a.rows > FEW) return many_rows<W>(a, w, row);
+    for (; row + 4 <= last; row += 4) few_rows<W, 4>(a, w, row);
+    for (; row < last; row++) few_rows<W, 1>(a, w, row);
+  });
+}
+
+inline int64_t plain_pieces(const void* arguments) {
+  const auto& a = *static_cast<const PlainLinearArguments*>(arguments);
+  int64_t pieces = 0;
+  for (int64_t i = 0; i < a.count; i++) pieces += parts(a.weights[i].rows, plain_piece_rows(a, a.weights[i]));
+  return pieces;
+}
+
+inline void multiply_plain(const void* arguments, int64_t piece) {
+  const auto& a = *static_cast<const PlainLinearArguments*>(arguments);
+  int64_t i = 0;
+  for (;; i++) {
+    const int64_t pieces = parts(a.weights[i].rows, plain_piece_rows(a, a.weights[i]));
+    if (piece < pieces) break;
+    piece -= pieces;
+  }
+  const PlainWeight& w = a.weights[i];
+  const int64_t each = plain_piece_rows(a, w);
+  multiply_plain_some(a, w, piece * each, least(w.rows, (piece + 1) * each));
+}
+
+}  // namespace bestiary::ISA
