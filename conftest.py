@@ -8,6 +8,7 @@ import pytest
 
 # Tests compare with references to the last digits: they compute in plain torch unless they ask for kernels.
 os.environ["BESTIARY_KERNELS"] = "off"
+os.environ["BESTIARY_PANELS"] = "off"  # and leave nothing in the user's cache
 
 # A machine that is busy with other things is slow at times, which says nothing of the code.
 hypothesis.settings.register_profile("bestiary", deadline=None)

@@ -11,12 +11,13 @@ constexpr int TILE = 32;  // rows that are laid beside each other
 struct Tile {
   int8_t* values;  // [groups][m][32], -127 to 127
   float* scales;   // [groups][m]
-  int32_t* sums;   // [groups][m][2]: of the values of each half of a group
+  float* wholes;   // [groups][m]: the sum of a group's values, scaled
+  float* halves;   // [groups][m][2]: those of its halves
   int m;
 };
 
 // Bytes that a row of `columns` takes in tiles, whatever the number of rows.
-inline int64_t activation_bytes(int64_t columns) { return (columns + GROUP - 1) / GROUP * (GROUP + 4 + 8); }
+inline int64_t activation_bytes(int64_t columns) { return (columns + GROUP - 1) / GROUP * (GROUP + 4 + 4 + 8); }
 
 // Rows are cut into tiles of TILE, the last one shorter.
 inline Tile tile_at(void* memory, int64_t columns, int64_t rows, int64_t first) {
@@ -26,7 +27,8 @@ inline Tile tile_at(void* memory, int64_t columns, int64_t rows, int64_t first) 
   Tile tile;
   tile.values = reinterpret_cast<int8_t*>(start);
   tile.scales = reinterpret_cast<float*>(start + groups * m * GROUP);
-  tile.sums = reinterpret_cast<int32_t*>(start + groups * m * (GROUP + 4));
+  tile.wholes = reinterpret_cast<float*>(start + groups * m * (GROUP + 4));
+  tile.halves = reinterpret_cast<float*>(start + groups * m * (GROUP + 8));
   tile.m = m;
   return tile;
 }

@@ -6,9 +6,9 @@
 namespace bestiary::ISA {
 
 constexpr int64_t LINE = 16;       // numbers of a cache line
-constexpr int64_t PART = 512;      // positions that one query's piece of work has
+constexpr int64_t PART = 64;       // positions that one query's piece of work has
 constexpr int64_t SCORES = PART + LINE;
-constexpr int64_t ROWS_A_TILE = 32;
+constexpr int64_t ROWS_A_TILE = 16;  // at least LANES
 
 constexpr int64_t BLOCK = 128;     // queries that share tiles of keys
 constexpr int64_t STRIP = 96;      // keys of such a tile, at most
@@ -19,13 +19,13 @@ constexpr float LOG2_OF_E = 1.44269504f;
 
 inline int64_t whole_lines(int64_t count) { return parts(count, LINE) * LINE; }
 
-// The scratch memory is: a line for each area, of which the first word says whether it is taken; the areas; and for each
-// sequence, head, and part of the longest sequence that could be: the greatest score, the sum of weights, and [dim].
+// The scratch memory is: a line for each area, of which the first word says whether it is taken; the areas; and for
+// each sequence, head, and part of the longest sequence that could be: the greatest score, the sum of weights, [dim].
 //
 // An area holds at least
-//   for one query    group * (2 * D + SCORES) + ROWS_A_TILE * D
+//   for one query    heads * (2 * D + SCORES) + ROWS_A_TILE * D
 //   for more         BLOCK * (2 * D + STRIP + 3) + STRIP * (D + LINE)
-// numbers, where D is the dim in whole lines, and group the heads that share one of keys.
+// numbers, where D is the dim in whole lines.
 inline float* area_at(const AttentionArguments& a, int64_t i) { return a.scratch + a.areas * LINE + i * a.area; }
 inline int64_t most_parts(const AttentionArguments& a) { return parts(a.seen_stride, PART); }
 inline float* part_at(const AttentionArguments& a, int64_t sequence, int64_t head, int64_t part) {
@@ -88,7 +88,9 @@ struct Seen {
   int64_t parts_of() const { return most(1, parts(end - first, PART)); }
 };
 
-inline int64_t row_of(const AttentionArguments& a, int64_t sequence) { return a.rows ? a.rows[sequence] : sequence * a.count; }
+inline int64_t row_of(const AttentionArguments& a, int64_t sequence) {
+  return a.rows ? a.rows[sequence] : sequence * a.count;
+}
 
 inline float sink_of(const AttentionArguments& a, int64_t head) {
   float sink = 0;
@@ -121,7 +123,8 @@ inline void put_mean(const AttentionArguments& a, int64_t row, int64_t head, con
 
 inline void put_zeros(const AttentionArguments& a, int64_t row, int64_t head) {
   const auto bytes = static_cast<int64_t>(a.type == F32 ? 4 : 2);
-  std::memset(static_cast<char*>(a.y) + (row * a.y_stride + head * a.dim) * bytes, 0, static_cast<size_t>(a.dim * bytes));
+  char* y = static_cast<char*>(a.y) + (row * a.y_stride + head * a.dim) * bytes;
+  std::memset(y, 0, static_cast<size_t>(a.dim * bytes));
 }
 
 }  // namespace bestiary::ISA

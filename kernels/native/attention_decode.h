@@ -1,16 +1,14 @@
 // Attention of one new token of each sequence.
 //
 // The keys of a head are read once for all heads of queries that share it.  A sequence is cut into parts of always the
-// same size, so that its numbers are the same whatever runs beside it (flash-decoding, Dao et al. 2023).
+// same size, so that its numbers are the same whatever runs beside it (flash-decoding, Dao et al. 2023).  A few rows are
+// done for all heads, which lie beside each other in them, before the next: so memory is read from front to back.
 #pragma once
 #include "attention_area.h"
 
 namespace bestiary::ISA {
 
-constexpr int64_t NAMED = 2 * ROWS_A_TILE + LINE;  // rows of a tile, those of the next, and what a vector reads further
-
-// Scores of Q queries [Q][width] with each of `count` rows of keys; up to LANES rows more are looked at.  What is a tile
-// further is asked for, so that the memory has time: rows of one head are far from each other.
+// Scores of Q queries [Q][width] with each of `count` rows of keys; up to LANES rows more are looked at.
 template <class T, int Q, class S = typename T::Stored>
 inline void score_keys(const S* const* keys, int64_t count, const float* q, int64_t width, float* scores) {
   constexpr int KEYS = LANES / Q;
@@ -18,8 +16,6 @@ inline void score_keys(const S* const* keys, int64_t count, const float* q, int6
     Floats sums[LANES];
     for (Floats& sum : sums) sum = floats(0);
     for (int64_t d = 0; d < width; d += LANES) {
-      if (d * static_cast<int64_t>(sizeof(S)) % 64 == 0)
-        for (int k = 0; k < KEYS; k++) prefetch(keys[i + k + ROWS_A_TILE] + d);
       for (int k = 0; k < KEYS; k++) {
         const Floats v = take<T>(keys[i + k] + d);
         for (int g = 0; g < Q; g++) sums[g * KEYS + k] = fused(v, load_floats(q + g * width + d), sums[g * KEYS + k]);
@@ -33,13 +29,13 @@ inline void score_keys(const S* const* keys, int64_t count, const float* q, int6
 
 // Adds rows of values to sums [Q][width], from column d on, C vectors at a time.
 template <class T, int Q, int C, class S = typename T::Stored>
-inline void sum_values(const S* const* values, int64_t count, const float* weights, int64_t width, int64_t d, float* sums) {
+inline void sum_values(const S* const* values, int64_t count, const float* weights, int64_t width, int64_t d,
+                       float* sums) {
   for (; d + C * LANES <= width; d += C * LANES) {
     Floats acc[Q][C];
     for (int g = 0; g < Q; g++)
       for (int c = 0; c < C; c++) acc[g][c] = load_floats(sums + g * width + d + c * LANES);
     for (int64_t i = 0; i < count; i++) {
-      prefetch(values[i + ROWS_A_TILE] + d);
       Floats v[C];
       for (int c = 0; c < C; c++) v[c] = take<T>(values[i] + d + c * LANES);
       for (int g = 0; g < Q; g++) {
@@ -78,31 +74,11 @@ inline void weigh(float* scores, int64_t count, float softcap, float& most_score
   sum = total(total_of);
 }
 
-// A part of a sequence, for one head of keys.
+// A part of a sequence, for all heads.
 struct Decoding {
   const AttentionArguments& a;
-  int64_t sequence, head, group, width, begin, count;
+  int64_t sequence, group, width, begin, count;
   const int64_t* slots;
-
-  // Names the rows of a tile and of the next one, behind the last those of `then`.  What cannot be used as it lies is
-  // made float32 first.
-  template <class T, bool DIRECT>
-  const typename T::Stored* const* name(const Memory& memory, const Memory& then, int64_t from, int64_t n, float* tile, const typename T::Stored** rows) const {
-    if constexpr (DIRECT) {
-      for (int64_t i = 0; i < NAMED; i++) {
-        const int64_t row = from + i;
-        rows[i] = row < count ? head_at<T>(memory, slots[begin + row], head, a.dim)
-                              : head_at<T>(then, slots[begin + (row - count) % count], head, a.dim);
-      }
-    } else {
-      for (int64_t i = 0; i < n; i++) {
-        prefetch_head(memory, a.form, slots[begin + least(from + i + ROWS_A_TILE, count - 1)], head, a.dim);
-        read_head(memory, a.form, slots[begin + from + i], head, a.dim, width, tile + i * width);
-      }
-      for (int64_t i = 0; i < NAMED; i++) rows[i] = tile + least(i, n - 1) * width;
-    }
-    return rows;
-  }
 
   template <class T> void score(const typename T::Stored* const* rows, int64_t n, const float* q, float* scores) const {
     int64_t g = 0;
@@ -111,53 +87,74 @@ struct Decoding {
     if (g < group) score_keys<T, 1>(rows, n, q + g * width, width, scores + g * SCORES);
   }
 
-  template <class T> void sum(const typename T::Stored* const* rows, int64_t n, const float* weights, float* sums) const {
+  template <class T>
+  void sum(const typename T::Stored* const* rows, int64_t n, const float* weights, float* sums) const {
     int64_t g = 0;
     for (; g + 4 <= group; g += 4) sum_values<T, 4, 2>(rows, n, weights + g * SCORES, width, 0, sums + g * width);
     for (; g + 2 <= group; g += 2) sum_values<T, 2, 4>(rows, n, weights + g * SCORES, width, 0, sums + g * width);
     if (g < group) sum_values<T, 1, 8>(rows, n, weights + g * SCORES, width, 0, sums + g * width);
   }
 
+  // Calls f(head, rows, first, count) for a few rows of each head, and then for the next.  Rows that cannot be used as
+  // they lie are made float32 in `tile`.
+  template <class T, bool DIRECT, class F> void tiles(const Memory& memory, float* tile, F&& f) const {
+    using S = typename T::Stored;
+    const S* rows[ROWS_A_TILE];
+    const int64_t* slot = slots + begin;
+    for (int64_t i = 0; i < count; i += ROWS_A_TILE) {
+      const int64_t n = least(ROWS_A_TILE, count - i);
+      for (int64_t head = 0; head < a.kv_heads; head++) {
+        for (int64_t j = 0; j < ROWS_A_TILE; j++) {
+          const int64_t row = i + least(j, n - 1);
+          prefetch_head(memory, a.form, slot[least(row + ROWS_A_TILE, count - 1)], head, a.dim);
+          if constexpr (DIRECT) {
+            rows[j] = head_at<T>(memory, slot[row], head, a.dim);
+          } else {
+            if (j < n) read_head(memory, a.form, slot[row], head, a.dim, width, tile + j * width);
+            rows[j] = tile + least(j, n - 1) * width;
+          }
+        }
+        f(head, rows, i, n);
+      }
+    }
+  }
+
   void take_queries(float* q) const {
     with_type(a.type, [&](auto type) {
       using T = decltype(type);
       const Floats scale = floats(static_cast<float>(a.scale * LOG2_OF_E));
-      for (int64_t g = 0; g < group; g++) {
-        const auto* x = at<T>(a.q, row_of(a, sequence) * a.token_stride + (head * group + g) * a.head_stride);
+      for (int64_t h = 0; h < a.heads; h++) {
+        const auto* x = at<T>(a.q, row_of(a, sequence) * a.token_stride + h * a.head_stride);
         for (int64_t i = 0; i < width; i += LANES)
-          store(q + g * width + i, multiply(take<T>(x + i, most(0, a.dim - i)), scale));
+          store(q + h * width + i, multiply(take<T>(x + i, most(0, a.dim - i)), scale));
       }
     });
   }
 
-  template <class T, bool DIRECT> void attend(int64_t part, bool whole) const {
+  template <class T, bool DIRECT, class S = typename T::Stored> void attend(int64_t part, bool whole) const {
     Area area(a);
-    float* q = area.numbers(group * width);
-    float* sums = area.numbers(group * width);
-    float* scores = area.numbers(group * SCORES);
+    float* q = area.numbers(a.heads * width);
+    float* sums = area.numbers(a.heads * width);
+    float* scores = area.numbers(a.heads * SCORES);
     float* tile = area.numbers(ROWS_A_TILE * width);
-    const typename T::Stored* rows[NAMED];
     take_queries(q);
-    for (int64_t i = 0; i < count; i += ROWS_A_TILE) {
-      const int64_t n = least(ROWS_A_TILE, count - i);
-      score<T>(name<T, DIRECT>(a.keys, a.values, i, n, tile, rows), n, q, scores + i);
-    }
+    tiles<T, DIRECT>(a.keys, tile, [&](int64_t head, const S* const* rows, int64_t i, int64_t n) {
+      score<T>(rows, n, q + head * group * width, scores + head * group * SCORES + i);
+    });
     // The queries are done with: what their weights add up to takes their place.
-    for (int64_t g = 0; g < group; g++)
-      weigh(scores + g * SCORES, count, static_cast<float>(a.softcap), q[g * width], q[g * width + 1]);
-    for (int64_t i = 0; i < group * width; i++) sums[i] = 0;
-    for (int64_t i = 0; i < count; i += ROWS_A_TILE) {
-      const int64_t n = least(ROWS_A_TILE, count - i);
-      sum<T>(name<T, DIRECT>(a.values, a.values, i, n, tile, rows), n, scores + i, sums);
-    }
-    for (int64_t g = 0; g < group; g++) {
-      const int64_t h = head * group + g;
+    for (int64_t h = 0; h < a.heads; h++)
+      weigh(scores + h * SCORES, count, static_cast<float>(a.softcap), q[h * width], q[h * width + 1]);
+    for (int64_t i = 0; i < a.heads * width; i++) sums[i] = 0;
+    tiles<T, DIRECT>(a.values, tile, [&](int64_t head, const S* const* rows, int64_t i, int64_t n) {
+      sum<T>(rows, n, scores + head * group * SCORES + i, sums + head * group * width);
+    });
+    for (int64_t h = 0; h < a.heads; h++) {
       if (whole) {
-        put_mean(a, row_of(a, sequence), h, sums + g * width, mean_factor(a, h, q[g * width], q[g * width + 1]));
+        put_mean(a, row_of(a, sequence), h, sums + h * width, mean_factor(a, h, q[h * width], q[h * width + 1]));
       } else {
         float* out = part_at(a, sequence, h, part);
-        std::memcpy(out, q + g * width, 2 * sizeof(float));
-        std::memcpy(out + 2, sums + g * width, static_cast<size_t>(a.dim) * sizeof(float));
+        std::memcpy(out, q + h * width, 2 * sizeof(float));
+        std::memcpy(out + 2, sums + h * width, static_cast<size_t>(a.dim) * sizeof(float));
       }
     }
   }
@@ -169,19 +166,18 @@ inline int64_t decode_parts(const AttentionArguments& a) {
   return longest;
 }
 
-inline int64_t decode_pieces(const AttentionArguments& a) { return a.sequences * a.kv_heads * decode_parts(a); }
+inline int64_t decode_pieces(const AttentionArguments& a) { return a.sequences * decode_parts(a); }
 
 inline void decode(const AttentionArguments& a, int64_t piece) {
-  const int64_t part = piece / (a.sequences * a.kv_heads), rest = piece % (a.sequences * a.kv_heads);
-  const int64_t sequence = rest / a.kv_heads, head = rest % a.kv_heads, group = a.heads / a.kv_heads;
+  const int64_t part = piece / a.sequences, sequence = piece % a.sequences, group = a.heads / a.kv_heads;
   const Seen seen(a, sequence);
   const int64_t begin = seen.first + part * PART, width = parts(a.dim, LANES) * LANES;
   if (begin >= seen.end) {
     if (part == 0)
-      for (int64_t g = 0; g < group; g++) put_zeros(a, row_of(a, sequence), head * group + g);
+      for (int64_t h = 0; h < a.heads; h++) put_zeros(a, row_of(a, sequence), h);
     return;
   }
-  const Decoding at_hand{a, sequence, head, group, width, begin, least(PART, seen.end - begin), seen.slots};
+  const Decoding at_hand{a, sequence, group, width, begin, least(PART, seen.end - begin), seen.slots};
   const bool whole = seen.parts_of() == 1;
   if (a.form == INT8_GROUPS || width != a.dim) return at_hand.attend<Float32, false>(part, whole);
   with_type(a.form, [&](auto type) { at_hand.attend<decltype(type), true>(part, whole); });

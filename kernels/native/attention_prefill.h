@@ -7,13 +7,14 @@
 
 namespace bestiary::ISA {
 
-constexpr int WIDE = 2 * LANES;                // queries of a panel
-constexpr int64_t PANELS = BLOCK / WIDE;       // of a block
+constexpr int WIDE = 2 * LANES;           // queries of a panel
+constexpr int64_t PANELS = BLOCK / WIDE;  // of a block
 constexpr int64_t ROWS_AHEAD = 8;
-constexpr int TALLEST = 6;                     // rows of sums that stay in registers, WIDE numbers each
+constexpr int TALLEST = 6;                // rows of sums that stay in registers, WIDE numbers each
 
 // Scores [M][WIDE] of rows of keys with a panel of queries [dim][WIDE].
-template <int M> inline void score_rows(const float* keys, int64_t stride, const float* queries, int64_t dim, float* scores) {
+template <int M>
+inline void score_rows(const float* keys, int64_t stride, const float* queries, int64_t dim, float* scores) {
   Floats acc[M][2];
   for (auto& row : acc) row[0] = row[1] = floats(0);
   for (int64_t d = 0; d < dim; d++) {
@@ -30,10 +31,12 @@ template <int M> inline void score_rows(const float* keys, int64_t stride, const
 
 // sums [M][WIDE] times the factors of the queries, plus M columns of values times the weights [count][WIDE].
 template <int M>
-inline void sum_columns(const float* values, int64_t stride, int64_t count, const float* weights, const float* factors, float* sums) {
+inline void sum_columns(const float* values, int64_t stride, int64_t count, const float* weights, const float* factors,
+                        float* sums) {
   Floats acc[M][2];
   for (int m = 0; m < M; m++)
-    for (int j = 0; j < 2; j++) acc[m][j] = multiply(load_floats(sums + m * WIDE + j * LANES), load_floats(factors + j * LANES));
+    for (int j = 0; j < 2; j++)
+      acc[m][j] = multiply(load_floats(sums + m * WIDE + j * LANES), load_floats(factors + j * LANES));
   for (int64_t i = 0; i < count; i++) {
     const Floats a = load_floats(weights + i * WIDE), b = load_floats(weights + i * WIDE + LANES);
     for (int m = 0; m < M; m++) {
@@ -65,7 +68,8 @@ struct Prefilling {
         const typename T::Stored* x[LANES];
         for (int64_t i = 0; i < LANES; i++) {
           const int64_t row = begin + least(lane + i, rows - 1);
-          x[i] = at<T>(a.q, (row_of(a, sequence) + row / group) * a.token_stride + (head * group + row % group) * a.head_stride);
+          const int64_t token = row_of(a, sequence) + row / group, h = head * group + row % group;
+          x[i] = at<T>(a.q, token * a.token_stride + h * a.head_stride);
         }
         for (int64_t d = 0; d < a.dim; d += LANES) {
           Floats square[LANES];
@@ -135,11 +139,12 @@ struct Prefilling {
 
   void sum(int64_t panel, int64_t count) const {
     const float* w = weights + panel * strip * WIDE;
+    const float* f = factors + panel * WIDE;
     float* out = sums + panel * a.dim * WIDE;
     int64_t d = 0;
-    for (; d + TALLEST <= a.dim; d += TALLEST) sum_columns<TALLEST>(tile + d, stride, count, w, factors + panel * WIDE, out + d * WIDE);
-    for (; d + 2 <= a.dim; d += 2) sum_columns<2>(tile + d, stride, count, w, factors + panel * WIDE, out + d * WIDE);
-    if (d < a.dim) sum_columns<1>(tile + d, stride, count, w, factors + panel * WIDE, out + d * WIDE);
+    for (; d + TALLEST <= a.dim; d += TALLEST) sum_columns<TALLEST>(tile + d, stride, count, w, f, out + d * WIDE);
+    for (; d + 2 <= a.dim; d += 2) sum_columns<2>(tile + d, stride, count, w, f, out + d * WIDE);
+    if (d < a.dim) sum_columns<1>(tile + d, stride, count, w, f, out + d * WIDE);
   }
 
   void put_means(const Seen& seen) const {

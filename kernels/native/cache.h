@@ -61,7 +61,8 @@ inline int64_t write_pieces(const void* arguments) {
   return parts(static_cast<const CacheWriteArguments*>(arguments)->tokens, TOKENS_A_PIECE);
 }
 
-inline void write_row(const CacheWriteArguments& a, const void* x, int64_t stride, const Memory& memory, int64_t token) {
+inline void write_row(const CacheWriteArguments& a, const void* x, int64_t stride, const Memory& memory,
+                      int64_t token) {
   if (!memory.data) return;
   const int64_t slot = a.slots[token];
   with_type(a.type, [&](auto type) {
@@ -71,7 +72,12 @@ inline void write_row(const CacheWriteArguments& a, const void* x, int64_t strid
       encode_row<T>(from, a.heads, a.dim, static_cast<int8_t*>(memory.data) + slot * memory.stride,
                     static_cast<uint16_t*>(memory.scales) + slot * memory.scale_stride);
     else
-      std::memcpy(at<T>(memory.data, slot * memory.stride), from, static_cast<size_t>(a.heads * a.dim) * sizeof *from);
+      with_type(a.form, [&](auto form) {
+        using M = decltype(form);
+        auto* to = at<M>(memory.data, slot * memory.stride);
+        const int64_t count = a.heads * a.dim;
+        for (int64_t i = 0; i < count; i += LANES) put<M>(to + i, count - i, take<T>(from + i, count - i));
+      });
   });
 }
 
@@ -86,7 +92,8 @@ inline void write_tokens(const void* arguments, int64_t piece) {
 // --- reading
 
 // Where one head's numbers of a slot begin.
-template <class T> inline const typename T::Stored* head_at(const Memory& memory, int64_t slot, int64_t head, int64_t dim) {
+template <class T>
+inline const typename T::Stored* head_at(const Memory& memory, int64_t slot, int64_t head, int64_t dim) {
   return at<T>(static_cast<const void*>(memory.data), slot * memory.stride + head * dim);
 }
 
@@ -97,7 +104,8 @@ inline void prefetch_head(const Memory& memory, int64_t form, int64_t slot, int6
 }
 
 // One head of a slot, and zeros up to `width`, a multiple of LANES; y may be written up to LANES numbers further.
-inline void read_head(const Memory& memory, int64_t form, int64_t slot, int64_t head, int64_t dim, int64_t width, float* y) {
+inline void read_head(const Memory& memory, int64_t form, int64_t slot, int64_t head, int64_t dim, int64_t width,
+                      float* y) {
   if (form != INT8_GROUPS) {
     with_type(form, [&](auto type) {
       using T = decltype(type);
@@ -108,12 +116,14 @@ inline void read_head(const Memory& memory, int64_t form, int64_t slot, int64_t 
   }
   const HeadGroups groups(dim);
   const int8_t* codes = static_cast<const int8_t*>(memory.data) + slot * memory.stride + head * groups.row();
-  const uint16_t* scales = static_cast<const uint16_t*>(memory.scales) + slot * memory.scale_stride + head * groups.each;
+  const uint16_t* scales =
+      static_cast<const uint16_t*>(memory.scales) + slot * memory.scale_stride + head * groups.each;
   for (int64_t g = 0; g < groups.each; g++) {
     const float scale = brain_to_float(scales[g]);
     const int64_t first = g * groups.size, there = most(0, least(groups.size, dim - first));
     int64_t i = 0;
-    for (; i + LANES <= there; i += LANES) store(y + first + i, multiply(numbers(signed8(codes + first + i)), floats(scale)));
+    for (; i + LANES <= there; i += LANES)
+      store(y + first + i, multiply(numbers(signed8(codes + first + i)), floats(scale)));
     for (; i < there; i++) y[first + i] = static_cast<float>(codes[first + i]) * scale;
   }
   for (int64_t i = dim; i < width; i++) y[i] = 0;

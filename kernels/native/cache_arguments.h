@@ -1,4 +1,4 @@
-// What writes to and reads from memories of keys and values is given.  Every field takes 8 bytes; strides count numbers.
+// What writing and reading memories of keys and values is given.  Every field takes 8 bytes; strides count numbers.
 #pragma once
 #include <cstdint>
 

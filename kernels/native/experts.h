@@ -57,8 +57,7 @@ inline void prepare_row(const ExpertStack& w, const typename T::Stored* x, void*
   }
   const Tile tile = tile_at(start, w.columns, count, row / TILE * TILE);
   for (int64_t g = 0; g < parts(w.columns, GROUP); g++) {
-    const int64_t place = g * tile.m + row % TILE;
-    quantize_group<T>(x + g * GROUP, w.columns - g * GROUP, tile.values + place * GROUP, tile.scales[place], tile.sums + place * 2);
+    quantize_group<T>(x + g * GROUP, w.columns - g * GROUP, tile, g * tile.m + row % TILE);
   }
 }
 

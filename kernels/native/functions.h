@@ -18,7 +18,8 @@ inline Floats magnitude(Floats x) { return bits(both(bits(x), ints(0x7fffffff)))
 //
 // x = n ln 2 + r, and e^r from the polynomial of Cephes (Moshier, https://www.netlib.org/cephes, expf).
 inline Floats exponential(Floats x) {
-  constexpr float P[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  constexpr float P[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                         4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
   x = smaller(floats(89), larger(floats(-88), x));  // what is no number stays
   // Adding 3 * 2^22 leaves no bits for a fraction: n is in the lowest bits.
   const Floats shifted = fused(x, floats(1.44269504f), floats(12582912));
@@ -31,7 +32,8 @@ inline Floats exponential(Floats x) {
 
 // 2^x for x of at most 127: zero from -126.5 down, by the polynomial of Cephes (exp2f).
 inline Floats power_of_two(Floats x) {
-  constexpr float P[] = {1.535336188e-4f, 1.339887440e-3f, 9.618437357e-3f, 5.550332471e-2f, 2.402264791e-1f, 6.931472028e-1f, 1.0f};
+  constexpr float P[] = {1.535336188e-4f, 1.339887440e-3f, 9.618437357e-3f, 5.550332471e-2f,
+                         2.402264791e-1f, 6.931472028e-1f, 1.0f};
   x = larger(floats(-127), x);
   // As above; 127 is where the exponent of a float32 has its zero.
   const Floats shifted = add(x, floats(12582912 + 127));
@@ -41,7 +43,8 @@ inline Floats power_of_two(Floats x) {
 
 // Within 1e-6; near zero by the polynomial of Cephes (tanhf), for there 1 - 2 / (e^2x + 1) loses all places.
 inline Floats hyperbolic_tangent(Floats x) {
-  constexpr float P[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f, -3.33332819422e-1f};
+  constexpr float P[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+                         1.33314422036e-1f, -3.33332819422e-1f};
   const Floats size = magnitude(x), square = multiply(x, x);
   const Floats small = fused(multiply(polynomial(square, P), square), x, x);
   const Floats large = subtract(floats(1), divide(floats(2), add(exponential(add(size, size)), floats(1))));

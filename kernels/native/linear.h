@@ -1,4 +1,4 @@
-// y = x W' for W in panels and x in int8: sums of 32 products are exact, and scaled and added in float32.
+// y = x W' for W in panels and x in int8: sums of products are exact, and scaled and added in float32.
 //
 // Each number of y is the same whatever else is computed beside it: M rows give what each row alone gives.
 #pragma once
@@ -13,8 +13,9 @@ namespace bestiary::ISA {
 constexpr int PARTS = PANEL / LANES;
 constexpr int64_t AHEAD = 6144;  // bytes that are asked for before they are used
 
-// 32 columns of LANES rows.
+// 32 columns of LANES rows: a number is scale * byte + addend, for each half or for both.
 template <class T> struct Group {
+  static constexpr bool ADDS = T::ADDS || T::OFFSET != 0;
   Ints words[8];
   Floats scale[T::HALVES], addend[T::HALVES];
 };
@@ -25,23 +26,25 @@ template <class T, int S> inline Group<T> group_of(const T& block) {
   for (int half = 0; half < T::HALVES; half++) {
     g.scale[half] = block.template scale<S>(half);
     if constexpr (T::ADDS) g.addend[half] = block.template addend<S>(half);
+    if constexpr (T::OFFSET != 0) g.addend[half] = multiply(g.scale[half], floats(-T::OFFSET));
   }
   return g;
 }
 
-// acc + the products of 32 columns with one row of activations.
-template <class T> inline Floats product(Floats acc, const Group<T>& g, const int8_t* a, float scale, const int32_t* sums) {
+// acc + the products of 32 columns with the activations at `place` of a tile.
+template <class T> inline Floats product(Floats acc, const Group<T>& g, const Tile& tile, int64_t place) {
   constexpr int COUNT = 8 / T::HALVES;
+  const int8_t* a = tile.values + place * GROUP;
+  const Floats scale = floats(tile.scales[place]);
   for (int half = 0; half < T::HALVES; half++) {
-    int32_t sum = 0;
-    if constexpr (T::OFFSET != 0 || T::ADDS) sum = T::HALVES == 2 ? sums[half] : sums[0] + sums[1];
-    Ints c = ints(-T::OFFSET * sum);
+    Ints c;
     if constexpr (T::SIGNED)
-      c = dot_signed<COUNT>(c, g.words + half * COUNT, a + half * 16);
+      c = dot_signed<COUNT>(g.words + half * COUNT, a + half * 16);
     else
-      c = dot<COUNT, T::LIMIT>(c, g.words + half * COUNT, a + half * 16);
-    acc = fused(numbers(c), multiply(floats(scale), g.scale[half]), acc);
-    if constexpr (T::ADDS) acc = fused(floats(scale * static_cast<float>(sum)), g.addend[half], acc);
+      c = dot<COUNT, T::LIMIT>(g.words + half * COUNT, a + half * 16);
+    acc = fused(numbers(c), multiply(scale, g.scale[half]), acc);
+    if constexpr (Group<T>::ADDS)
+      acc = fused(floats(T::HALVES == 2 ? tile.halves[2 * place + half] : tile.wholes[place]), g.addend[half], acc);
   }
   return acc;
 }
@@ -62,8 +65,7 @@ template <class T, int M> inline void few(const Panel& panel, const Tile& tile, 
           for (int i = 0; i < LINES; i++) prefetch(next + (S * LINES + i) * 64);
         const Group<T> g = group_of<T, S>(decoded);
         const int64_t place = (block * GROUPS + S) * tile.m + first;
-        for (int m = 0; m < M; m++)
-          acc[part][m] = product<T>(acc[part][m], g, tile.values + (place + m) * GROUP, tile.scales[place + m], tile.sums + (place + m) * 2);
+        for (int m = 0; m < M; m++) acc[part][m] = product<T>(acc[part][m], g, tile, place + m);
       });
     }
   }
@@ -82,8 +84,7 @@ template <class T> inline void many(const Panel& panel, const Tile& tile, float*
         const Group<T> g = group_of<T, S>(decoded);
         const int64_t place = (block * GROUPS + S) * tile.m;
         float* sum = out + part * LANES;
-        for (int m = 0; m < tile.m; m++, sum += PANEL)
-          store(sum, product<T>(load_floats(sum), g, tile.values + (place + m) * GROUP, tile.scales[place + m], tile.sums + (place + m) * 2));
+        for (int m = 0; m < tile.m; m++, sum += PANEL) store(sum, product<T>(load_floats(sum), g, tile, place + m));
       });
     }
 }

@@ -48,13 +48,13 @@ template <class T> inline float norm_factor(const typename T::Stored* x, int64_t
 
 // With an offset, what is added to the weight, nothing is rounded before the weight multiplies.
 template <class T>
-inline void norm_row(const typename T::Stored* x, int64_t columns, const void* weight, double epsilon, double offset, typename T::Stored* y) {
+inline void norm_row(const typename T::Stored* x, int64_t columns, const void* weight, double epsilon, double offset,
+                     typename T::Stored* y) {
   const Floats factor = floats(norm_factor<T>(x, columns, epsilon)), more = floats(static_cast<float>(offset));
-  for (int64_t i = 0; i < columns; i += LANES) {
-    const int64_t there = columns - i;
+  each_vector(columns, [&](int64_t i, auto there) {
     const Floats v = multiply(take<T>(x + i, there), factor), w = take<T>(at<T>(weight, i), there);
     put<T>(y + i, there, offset == 0 ? multiply(rounded<T>(v), w) : multiply(v, add(more, w)));
-  }
+  });
 }
 
 inline int64_t norm_pieces(const void* arguments) {
@@ -78,8 +78,9 @@ inline void norm(const void* arguments, int64_t piece) {
 
 template <class T>
 inline void add_row(const typename T::Stored* x, const typename T::Stored* y, int64_t count, typename T::Stored* sum) {
-  for (int64_t i = 0; i < count; i += LANES)
-    put<T>(sum + i, count - i, add(take<T>(x + i, count - i), take<T>(y + i, count - i)));
+  each_vector(count, [&](int64_t i, auto there) {
+    put<T>(sum + i, there, add(take<T>(x + i, there), take<T>(y + i, there)));
+  });
 }
 
 inline int64_t add_norm_pieces(const void* arguments) {
@@ -119,11 +120,12 @@ inline void add_rows(const void* arguments, int64_t piece) {
 // --- gates
 
 template <class T, int64_t A>
-inline void gate_row(const typename T::Stored* gate, const typename T::Stored* up, int64_t count, typename T::Stored* y) {
-  for (int64_t i = 0; i < count; i += LANES) {
-    const Floats g = rounded<T>(activated<A>(take<T>(gate + i, count - i)));
-    put<T>(y + i, count - i, multiply(g, take<T>(up + i, count - i)));
-  }
+inline void gate_row(const typename T::Stored* gate, const typename T::Stored* up, int64_t count,
+                     typename T::Stored* y) {
+  each_vector(count, [&](int64_t i, auto there) {
+    const Floats g = rounded<T>(activated<A>(take<T>(gate + i, there)));
+    put<T>(y + i, there, multiply(g, take<T>(up + i, there)));
+  });
 }
 
 inline int64_t gate_pieces(const void* arguments) {
@@ -161,21 +163,20 @@ template <class T> inline Floats turned(Floats x, Floats other, Floats cosine, F
 template <class T, class S = typename T::Stored>
 inline void rotate_halves(const S* x, const S* cosines, const S* sines, int64_t width, S* y) {
   const int64_t half = width / 2;
-  for (int64_t i = 0; i < half; i += LANES) {
-    const int64_t there = half - i, j = half + i;
+  each_vector(half, [&](int64_t i, auto there) {
+    const int64_t j = half + i;
     const Floats a = take<T>(x + i, there), b = take<T>(x + j, there);
     put<T>(y + i, there, turned<T>(a, b, take<T>(cosines + i, there), take<T>(sines + i, there)));
     put<T>(y + j, there, turned<T>(b, a, take<T>(cosines + j, there), take<T>(sines + j, there)));
-  }
+  });
 }
 
 template <class T, class S = typename T::Stored>
 inline void rotate_neighbours(const S* x, const S* cosines, const S* sines, int64_t width, S* y) {
-  for (int64_t i = 0; i < width; i += LANES) {
-    const int64_t there = width - i;
+  each_vector(width, [&](int64_t i, auto there) {
     const Floats a = take<T>(x + i, there);
     put<T>(y + i, there, turned<T>(a, neighbours(a), take<T>(cosines + i, there), take<T>(sines + i, there)));
-  }
+  });
 }
 
 inline int64_t tokens_a_piece(const RotateArguments& a) {

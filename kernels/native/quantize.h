@@ -6,8 +6,8 @@
 
 namespace bestiary::ISA {
 
-// One group of one row; columns beyond its end count as zeros.
-template <class T> inline void quantize_group(const typename T::Stored* x, int64_t there, int8_t* values, float& scale, int32_t* sums) {
+// One group of one row, at `place` of a tile; columns beyond the row's end count as zeros.
+template <class T> inline void quantize_group(const typename T::Stored* x, int64_t there, const Tile& tile, int64_t place) {
   float v[GROUP] = {};
   if (there >= GROUP)
     for (int i = 0; i < GROUP; i++) v[i] = T::get(x[i]);
@@ -19,15 +19,16 @@ template <class T> inline void quantize_group(const typename T::Stored* x, int64
     greatest = size > greatest ? size : greatest;
     none += one - one;  // NaN where there is NaN or infinity, which no int8 can stand for
   }
-  const float inverse = greatest > 0 ? 127.0f / greatest : 0.0f;
+  const float inverse = greatest > 0 ? 127.0f / greatest : 0.0f, scale = greatest / 127.0f + none;
+  int8_t* values = tile.values + place * GROUP;
   // Adding 3 * 2^22 leaves no bits for a fraction, and so rounds to the nearest, ties to even.
   for (int i = 0; i < GROUP; i++) values[i] = static_cast<int8_t>(to_bits(v[i] * inverse + 12582912.0f));
-  scale = greatest / 127.0f + none;
-  for (int half = 0; half < 2; half++) {
-    int32_t sum = 0;
-    for (int i = 0; i < GROUP / 2; i++) sum += values[half * GROUP / 2 + i];
-    sums[half] = sum;
-  }
+  int32_t sums[2] = {};
+  for (int half = 0; half < 2; half++)
+    for (int i = 0; i < GROUP / 2; i++) sums[half] += values[half * GROUP / 2 + i];
+  tile.scales[place] = scale;
+  tile.wholes[place] = scale * static_cast<float>(sums[0] + sums[1]);
+  for (int half = 0; half < 2; half++) tile.halves[2 * place + half] = scale * static_cast<float>(sums[half]);
 }
 
 constexpr int64_t GROUPS_A_PIECE = 256;
@@ -47,8 +48,7 @@ inline void quantize(const void* arguments, int64_t piece) {
     using T = decltype(type);
     const auto* x = at<T>(a.x, row * a.x_stride);
     for (int64_t g = first; g < least(groups, first + GROUPS_A_PIECE); g++) {
-      const int64_t place = g * tile.m + r;
-      quantize_group<T>(x + g * GROUP, a.columns - g * GROUP, tile.values + place * GROUP, tile.scales[place], tile.sums + place * 2);
+      quantize_group<T>(x + g * GROUP, a.columns - g * GROUP, tile, g * tile.m + r);
     }
   });
 }

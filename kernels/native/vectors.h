@@ -41,4 +41,20 @@ template <class T> inline void put(typename T::Stored* p, int64_t there, Floats 
   for (int64_t i = 0; i < there; i++) p[i] = some[i];
 }
 
+// The vectors of a row: whole ones, and at its end one of which only some numbers are there.  The two are told apart by
+// their types, so that nothing is asked for each vector.
+struct Whole {};
+struct Some {
+  int64_t count;
+};
+template <class F> inline void each_vector(int64_t count, F&& f) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) f(i, Whole{});
+  if (i < count) f(i, Some{count - i});
+}
+template <class T> inline Floats take(const typename T::Stored* p, Whole) { return take<T>(p); }
+template <class T> inline Floats take(const typename T::Stored* p, Some some) { return take<T>(p, some.count); }
+template <class T> inline void put(typename T::Stored* p, Whole, Floats x) { put<T>(p, x); }
+template <class T> inline void put(typename T::Stored* p, Some some, Floats x) { put<T>(p, some.count, x); }
+
 }  // namespace bestiary::ISA

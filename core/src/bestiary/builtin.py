@@ -46,7 +46,7 @@ def bestiary_commands(cli: Any) -> None:
 def bestiary_pipelines() -> Sequence[PipelineType]:
     options = (
         *("tok_model_id", "tokenizer_json", "draft", "draft_tokens", "adapters", "xlora", "xlora_order", "anymoe"),
-        *("cache_memory", "cache_type", "block_size", "max_requests", "max_waiting", "compile"),
+        *("cache_memory", "cache_type", "block_size", "max_requests", "max_waiting", "compile", "replay"),
     )
     return [PipelineType("text", "bestiary.pipelines.text:TextPipeline", options)]
 

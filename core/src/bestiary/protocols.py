@@ -86,6 +86,8 @@ class PackedCheckpoint(Checkpoint, Protocol):
 
     gguf: str | None
     """`general.architecture` of a GGUF file, by which `Architecture.gguf` has rules of its own."""
+    identity: str | None
+    """Differs for files that differ, so that what is made of them may be kept; None: nothing may."""
 
     def packed(self, name: str) -> Packed | None:
         """The tensor as the format packs it, for as long as the model lives; None where `read` is the way to it."""

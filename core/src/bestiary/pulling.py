@@ -82,10 +82,11 @@ class Puller:
         held = self.held(name)
         return self.plain(name) if held is None else held
 
-    def put(self, name: str, weight: torch.Tensor | Packed) -> None:
-        """Into the network, in place of what stood there."""
+    def put(self, name: str, weight: torch.Tensor | Packed, *, as_read: bool = False) -> None:
+        """Into the network, in place of what stood there; `as_read` says that it is what the checkpoint has."""
         if not isinstance(weight, torch.Tensor):
-            weight = self.operations.adopt(weight)
+            identity = getattr(self._checkpoint, "identity", None) if as_read else None
+            weight = self.operations.adopt(weight, None if identity is None else f"{identity}/{name}")
         self._put(self._places[name], weight)
 
     def release(self) -> None:
@@ -145,7 +146,7 @@ def pull(puller: Puller, plan: PackingPlan | None = None) -> None:
     """Fill the network, so that the memory that a load needs is the loaded model and one tensor."""
     with torch.no_grad():
         for name, weight in puller.weights(plan):
-            puller.put(name, weight)
+            puller.put(name, weight, as_read=plan is None)
         puller.finish()
 
 

@@ -53,32 +53,32 @@ inline Ints four(const int8_t* a) {  // the same four bytes in every lane
   return _mm256_set1_epi32(word);
 }
 
-// c + the sum over COUNT words of w (unsigned bytes, at most LIMIT) times a (signed bytes), lane by lane.
+// The sum over COUNT words of w (unsigned bytes, at most LIMIT) times a (signed bytes), lane by lane.
 //
 // A product of two pairs is at most 2 * 127 * LIMIT, so that sums of several still fit 16 bits.
-template <int COUNT, int LIMIT> inline Ints dot(Ints c, const Ints* w, const int8_t* a) {
+template <int COUNT, int LIMIT> inline Ints dot(const Ints* w, const int8_t* a) {
   constexpr int FIT = 32767 / (2 * 127 * LIMIT);
   constexpr int CHAIN = FIT >= COUNT ? COUNT : FIT >= 4 ? 4 : FIT >= 2 ? 2 : 1;
   const Ints ones = _mm256_set1_epi16(1);
+  Ints c{};
   for (int i = 0; i < COUNT; i += CHAIN) {
     Ints sum = _mm256_maddubs_epi16(w[i], four(a + 4 * i));
     for (int j = 1; j < CHAIN; j++) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[i + j], four(a + 4 * (i + j))));
-    c = _mm256_add_epi32(c, _mm256_madd_epi16(sum, ones));
+    const Ints part = _mm256_madd_epi16(sum, ones);
+    c = i == 0 ? part : _mm256_add_epi32(c, part);
   }
   return c;
 }
 // The same for signed bytes on both sides, of which a is never -128.
-template <int COUNT> inline Ints dot_signed(Ints c, const Ints* w, const int8_t* a) {
+template <int COUNT> inline Ints dot_signed(const Ints* w, const int8_t* a) {
   const Ints ones = _mm256_set1_epi16(1);
-  Ints d = _mm256_setzero_si256();
-  for (int i = 0; i < COUNT; i += 2) {
-    const Ints x = four(a + 4 * i), y = four(a + 4 * i + 4);
-    const Ints p = _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(x, w[i]));
-    const Ints q = _mm256_maddubs_epi16(_mm256_abs_epi8(w[i + 1]), _mm256_sign_epi8(y, w[i + 1]));
-    c = _mm256_add_epi32(c, _mm256_madd_epi16(p, ones));
-    d = _mm256_add_epi32(d, _mm256_madd_epi16(q, ones));
+  Ints c{};
+  for (int i = 0; i < COUNT; i++) {
+    const Ints p = _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(four(a + 4 * i), w[i]));
+    const Ints part = _mm256_madd_epi16(p, ones);
+    c = i == 0 ? part : _mm256_add_epi32(c, part);
   }
-  return _mm256_add_epi32(c, d);
+  return c;
 }
 
 // --- what operations on single numbers and attention need
@@ -99,7 +99,8 @@ inline Floats neighbours(Floats a) { return _mm256_permute_ps(a, 0xb1); }
 // The low 16 or 8 bits of every lane, beside each other.
 inline void store16(void* p, Ints a) {
   const __m256i x = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
-  _mm_storeu_si128(static_cast<__m128i*>(p), _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  _mm_storeu_si128(static_cast<__m128i*>(p), words);
 }
 inline void store8(void* p, Ints a) {
   const __m256i x = _mm256_and_si256(a, _mm256_set1_epi32(0xff));

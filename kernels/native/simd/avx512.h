@@ -47,18 +47,18 @@ inline Ints four(const int8_t* a) {
   return _mm512_set1_epi32(word);
 }
 
-template <int COUNT, int LIMIT> inline Ints dot(Ints c, const Ints* w, const int8_t* a) {
-  Ints d = _mm512_setzero_si512();  // two chains, for one waits for itself
+template <int COUNT, int LIMIT> inline Ints dot(const Ints* w, const int8_t* a) {
+  Ints c = _mm512_setzero_si512(), d = c;  // two chains, for one waits for itself
   for (int i = 0; i < COUNT; i += 2) {
     c = _mm512_dpbusd_epi32(c, w[i], four(a + 4 * i));
     d = _mm512_dpbusd_epi32(d, w[i + 1], four(a + 4 * i + 4));
   }
   return _mm512_add_epi32(c, d);
 }
-template <int COUNT> inline Ints dot_signed(Ints c, const Ints* w, const int8_t* a) {
+template <int COUNT> inline Ints dot_signed(const Ints* w, const int8_t* a) {
   // The sum over w + 128 is unsigned; 128 times the sum over a is taken off again.
   const Ints top = _mm512_set1_epi8(static_cast<char>(0x80));
-  Ints d = _mm512_setzero_si512(), taken = _mm512_setzero_si512();
+  Ints c = _mm512_setzero_si512(), d = c, taken = c;
   for (int i = 0; i < COUNT; i += 2) {
     const Ints x = four(a + 4 * i), y = four(a + 4 * i + 4);
     c = _mm512_dpbusd_epi32(c, _mm512_xor_si512(w[i], top), x);

@@ -88,13 +88,15 @@ inline float total(Floats a) {
 inline void prefetch(const void*) {}
 inline Ints four(const int8_t* a) { return ints(element<int32_t>(a, 0)); }
 
-template <int COUNT, int LIMIT> inline Ints dot(Ints c, const Ints* w, const int8_t* a) {
+template <int COUNT, int LIMIT> inline Ints dot(const Ints* w, const int8_t* a) {
+  Ints c{};
   for (int i = 0; i < COUNT; i++)
     for (int lane = 0; lane < LANES; lane++)
       for (int j = 0; j < 4; j++) c.at[lane] += (byte(w[i].at[lane], j) & 0xff) * a[4 * i + j];
   return c;
 }
-template <int COUNT> inline Ints dot_signed(Ints c, const Ints* w, const int8_t* a) {
+template <int COUNT> inline Ints dot_signed(const Ints* w, const int8_t* a) {
+  Ints c{};
   for (int i = 0; i < COUNT; i++)
     for (int lane = 0; lane < LANES; lane++)
       for (int j = 0; j < 4; j++) c.at[lane] += byte(w[i].at[lane], j) * a[4 * i + j];
@@ -105,8 +107,12 @@ template <int COUNT> inline Ints dot_signed(Ints c, const Ints* w, const int8_t*
 
 inline Floats subtract(Floats a, Floats b) { return each<Floats>([&](int i) { return a.at[i] - b.at[i]; }); }
 inline Floats divide(Floats a, Floats b) { return each<Floats>([&](int i) { return a.at[i] / b.at[i]; }); }
-inline Floats larger(Floats a, Floats b) { return each<Floats>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; }); }
-inline Floats smaller(Floats a, Floats b) { return each<Floats>([&](int i) { return a.at[i] < b.at[i] ? a.at[i] : b.at[i]; }); }
+inline Floats larger(Floats a, Floats b) {
+  return each<Floats>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; });
+}
+inline Floats smaller(Floats a, Floats b) {
+  return each<Floats>([&](int i) { return a.at[i] < b.at[i] ? a.at[i] : b.at[i]; });
+}
 inline Ints greater(Floats a, Floats b) { return each<Ints>([&](int i) { return a.at[i] > b.at[i] ? -1 : 0; }); }
 inline float greatest(Floats a) {
   float most = a.at[0];

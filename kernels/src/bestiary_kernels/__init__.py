@@ -25,6 +25,19 @@ def _native(operation: str, function: str, tolerance: float) -> KernelBackend:
     )
 
 
+def _triton(operation: str, function: str, tolerance: float = _ROUNDED) -> KernelBackend:
+    return KernelBackend(
+        operation,
+        _TYPES,
+        ("cuda",),
+        f"bestiary_kernels.triton.{function}",
+        priority=10,
+        name="triton",
+        unavailable="bestiary_kernels.triton.operations:unavailable",
+        tolerance=tolerance,
+    )
+
+
 @hookimpl
 def bestiary_kernels() -> Sequence[KernelBackend]:
     return (
@@ -39,4 +52,11 @@ def bestiary_kernels() -> Sequence[KernelBackend]:
         _native("rotate", "operations:rotate", _ROUNDED),
         _native("experts", "operations:experts", _INT8),
         _native("attend", "attending:attend", _ROUNDED),
+        _triton("adopt", "weights:adopt", 0.0),
+        _triton("linear", "operations:linear"),
+        _triton("rms_norm", "operations:rms_norm"),
+        _triton("add_rms_norm", "operations:add_rms_norm"),
+        _triton("gated", "operations:gated"),
+        _triton("experts", "operations:experts"),
+        _triton("attend", "attending:attend"),
     )

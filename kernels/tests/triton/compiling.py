@@ -67,6 +67,8 @@ def weight(name: str, rows: int, columns: int, stack: tuple[int, ...] = ()) -> W
     if name == "int4":
         groups = torch.zeros(*stack, rows, columns // 128, dtype=torch.float16)
         return Weight(name, codes, groups, groups.clone())
+    if name == "float8_rows":
+        return Weight(name, codes, torch.zeros(*stack, rows, columns // 128))
     return Weight(name, codes, torch.zeros(*stack, rows // 128, columns // 128) if name == "float8" else None)
 
 
@@ -94,16 +96,19 @@ def calls() -> Iterator[tuple[str, Any]]:
             lambda turn=turn, cache=cache: rope_and_write(q, k, k, angles, angles, *cache, slots, turn),
         )
     everything = {"window": 512, "softcap": 50.0, "sinks": x(8)}
-    for width, heads, kv_heads, told in ((128, 32, 8, {}), (256, 8, 4, everything), (80, 32, 32, {})):
+    # Tables of single slots are what the operation `attend` has.
+    slot_tables = tables.long(), {"size": 1}
+    shapes = ((128, 32, 8, *slot_tables), (256, 8, 4, tables, everything), (80, 32, 32, tables, {}))
+    for width, heads, kv_heads, held, told in shapes:
         q, keys, told = x(4, heads, width), x(512, kv_heads * width), {"size": 16, "scale": 0.1, **told}
         yield (
             f"decode {width}",
-            lambda q=q, keys=keys, told=told: decode_attention(q, keys, keys, tables, slots, **told),
+            lambda q=q, keys=keys, held=held, told=told: decode_attention(q, keys, keys, held, slots, **told),
         )
         yield (
             f"prefill {width}",
-            lambda q=q, keys=keys, told=told: prefill_attention(
-                q, keys, keys, tables, slots, slots, slots, longest=512, **told
+            lambda q=q, keys=keys, held=held, told=told: prefill_attention(
+                q, keys, keys, held, slots, slots, slots, longest=512, **told
             ),
         )
 

@@ -18,6 +18,22 @@ if not torch.cuda.is_available():
     # Triton chooses between its compiler and its interpreter when a kernel is defined.
     os.environ["TRITON_INTERPRET"] = "1"
 
+THOROUGH = "BESTIARY_THOROUGH"
+"""The variable with which every test runs where there is no GPU, too."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"thorough: one of many alike; without a GPU it runs where {THOROUGH} is set")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available() or os.environ.get(THOROUGH) or "thorough" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.skip(reason=f"one of many alike, slow without a GPU; {THOROUGH}=1 runs it"))
+
+
 HALVES = {"Q4_0": (0,), "Q8_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
 """Where 16-bit floats lie in a block."""
 
@@ -60,6 +76,10 @@ def make_weight(device: str) -> MakeWeight:
             numbers8 = numbers(*rows, columns).to(torch.float8_e4m3fn).to(device)
             tiles = -(-rows[-1] // 128), -(-columns // 128)
             return Weight(name, numbers8, numbers(*rows[:-1], *tiles).abs().to(device))
+        if name == "float8_rows":
+            groups = 1 if columns % 64 else columns // 64
+            numbers8 = numbers(*rows, columns).to(torch.float8_e4m3fn).to(device)
+            return Weight(name, numbers8, numbers(*rows, groups).abs().to(device))
         from bestiary_kernels.triton.formats.table import FORMATS
 
         kind = FORMATS[name]

@@ -29,6 +29,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "all": {"window": 300, "softcap": 3.0, "sinks": True},
 }
 
+# Each shape and each option once, and the others that are thorough.
+_ONCE = [*((shape, "all") for shape in SHAPES), *((SHAPES[0], name) for name in OPTIONS if name != "all")]
+CASES: list[Any] = _ONCE + [
+    pytest.param(shape, name, marks=pytest.mark.thorough)
+    for shape in SHAPES
+    for name in OPTIONS
+    if (shape, name) not in _ONCE
+]
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -96,8 +105,7 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours.double() - theirs).norm() / theirs.norm())
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "name"), CASES)
 def test_decode(shape: tuple[int, int, int, int], name: str, large: bool, device: str) -> None:
     heads, kv_heads, width, value_width = (4 * side for side in shape) if large else shape
     lengths = [1, 4096, 77, 3000] if large else [1, 300, 33]
@@ -110,8 +118,7 @@ def test_decode(shape: tuple[int, int, int, int], name: str, large: bool, device
     assert error(decode_attention_reference(*paged, **told), due) < ERRORS[torch.float32]
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "name"), CASES)
 def test_prefill(shape: tuple[int, int, int, int], name: str, large: bool, device: str) -> None:
     heads, kv_heads, width, value_width = (4 * side for side in shape) if large else shape
     lengths, counts = ([1, 4096, 77, 3000], [1, 2048, 77, 1]) if large else ([1, 310, 33, 20], [1, 37, 33, 1])

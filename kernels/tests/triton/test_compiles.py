@@ -28,7 +28,7 @@ KERNELS = {
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("capability", [90, *(pytest.param(other, marks=pytest.mark.thorough) for other in (80, 100))])
 def test_compiles(capability: int, tmp_path: Path) -> None:
     script = Path(__file__).with_name("compiling.py")
     # A cache of its own: what was compiled before says nothing of the source as it is.

@@ -31,7 +31,7 @@ def expected(x: torch.Tensor, counts: list[int], numbers: torch.Tensor) -> torch
     return torch.cat([part @ one.T for part, one in zip(x.split(counts), numbers, strict=True)])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format(name: str, dtype: torch.dtype, large: bool, device: str, make_weight: Any) -> None:
     outputs, columns, times = (1536, 2048, 40) if large else (70, 512, 1)

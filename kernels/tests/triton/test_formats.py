@@ -48,9 +48,11 @@ def expected(held: Weight) -> torch.Tensor:
     if held.format == "float8":
         rows, columns = torch.arange(codes.shape[0]) // 128, torch.arange(codes.shape[1]) // 128
         return codes.float() * scales[rows][:, columns]
-    assert held.addends is not None
     column = torch.arange(held.shape[1])
     group = column // (held.shape[1] // scales.shape[1])
+    if held.format == "float8_rows":
+        return codes.float() * scales[:, group]
+    assert held.addends is not None
     q = (codes[:, column // 2] >> (4 * (column % 2))) & 15
     return q * scales[:, group] + held.addends.float().cpu()[:, group]
 
@@ -115,7 +117,7 @@ def test_kernel(name: str, make_weight: Any) -> None:
         assert not y[12:].any() and not y[:, 768:].any()
 
 
-@pytest.mark.parametrize("name", ["plain", "float8"])
+@pytest.mark.parametrize("name", ["plain", "float8", "float8_rows"])
 def test_any_number_of_rows_and_columns(name: str, make_weight: Any) -> None:
     held = make_weight(name, (131,), 140)
     y = by_kernel(held, 256)
@@ -155,3 +157,5 @@ def test_misfits_are_refused(make_weight: Any) -> None:
         Weight("int4", codes)
     with pytest.raises(ValueError, match="group of columns"):
         Weight("int4", codes, torch.zeros(4, 3), torch.zeros(4, 3))
+    with pytest.raises(ValueError, match="group of columns"):
+        Weight("float8_rows", codes)

@@ -20,7 +20,12 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours.double() - theirs).norm() / theirs.norm())
 
 
-CASES = [(rows, torch.float32) for rows in (1, 3, FEW, FEW + 1, 40)] + [(rows, torch.bfloat16) for rows in (2, 20)]
+# A product of vectors and one of matrices, and others that are thorough.
+CASES: list[Any] = [(1, torch.float32), (20, torch.bfloat16)]
+CASES += [
+    pytest.param(rows, dtype, marks=pytest.mark.thorough)
+    for rows, dtype in [*((rows, torch.float32) for rows in (3, FEW, FEW + 1, 40)), (2, torch.bfloat16)]
+]
 
 
 @pytest.mark.parametrize(("rows", "dtype"), CASES)

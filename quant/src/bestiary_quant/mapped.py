@@ -23,7 +23,7 @@ class MappedFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], origin: str | None = None) -> None:
-        self.origin = str(path) if origin is None else origin
+        self.path, self.origin = path, str(path) if origin is None else origin
         self._read = False
         try:
             # Not blocking, because opening a pipe in place of a file would wait for ever.
@@ -51,6 +51,14 @@ class MappedFile:
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def identity(self) -> str:
+        """Which file this is, and in which state: of a blob of the hub's cache its name, which is its hash."""
+        blob = Path(os.path.realpath(self.path)).name
+        if len(blob) == 64 and set(blob) <= set("0123456789abcdef"):
+            return blob
+        return f"{os.path.realpath(self.path)} {self.size} {self._changed}"
 
     def tensor(self, start: int, end: int) -> torch.Tensor:
         """Bytes [start, end) as a uint8 tensor that views the file: never write to it, for the pages are read-only."""

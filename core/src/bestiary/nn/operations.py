@@ -122,8 +122,11 @@ def by_expert(
     return torch.empty_like(made).index_copy_(0, order, made).view(*indices.shape, x.shape[1]).sum(1)
 
 
-def adopt(weight: Packed) -> Packed:
-    """A packed weight as the operations multiply it best, which may be another that has the same numbers."""
+def adopt(weight: Packed, source: str | None = None) -> Packed:
+    """A packed weight as the operations multiply it best, which may be another that has the same numbers.
+
+    `source` names what it was read from: two weights of one source are the same.
+    """
     return weight
 
 
@@ -141,7 +144,7 @@ class Operations:
     gated: Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor] = gated
     rotate: Callable[[torch.Tensor, torch.Tensor, Rotation], tuple[torch.Tensor, torch.Tensor]] = rotate
     experts: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Sequence[HeldStack], str], torch.Tensor] = experts
-    adopt: Callable[[Packed], Packed] = adopt
+    adopt: Callable[[Packed, str | None], Packed] = adopt
     attend: Callable[..., torch.Tensor | None] | None = None
     """Attention over a paged cache (see `bestiary.generation.engine.paged_attention`); None: as there."""
     record: Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]] | None = None

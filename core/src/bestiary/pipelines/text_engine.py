@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from bestiary.adapters.anymoe_attach import make_anymoe
@@ -23,7 +24,7 @@ from bestiary.generation.speculation.drafter import Drafter, NGramDrafter
 from bestiary.generation.speculation.model import ModelDrafter
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.loading import LoadedModel, load_weights
-from bestiary.nn import MLP, CausalLM, GatedMLP, LanguageModel, LayerNorm, LayerSpec, RecurrentSpec, RMSNorm
+from bestiary.nn import MLP, CausalLM, GatedMLP, LanguageModel, LayerNorm, LayerSpec, Linear, RecurrentSpec, RMSNorm
 from bestiary.nn.operations import PLAIN
 from bestiary.pipelines.text_options import OWN, TextOptions
 from bestiary.placement import free_memory
@@ -45,7 +46,7 @@ def make_engine(options: TextOptions, loaded: LoadedModel, tokenizer: Tokenizer,
         context_length=context,
         cache_tokens=_cache_tokens(options, loaded, (model or loaded.model).specs, context),
         block_size=options.block_size,
-        cache_type=options.cache_type,
+        cache_type=_cache_type(options, loaded),
         limits=Limits(sequences=options.max_requests),
         max_waiting=options.max_waiting,
         adapters=None if model else _make_adapters(options, loaded, base),
@@ -61,8 +62,17 @@ def _cache_tokens(options: TextOptions, loaded: LoadedModel, specs: Sequence[Lay
         return loaded.cache_tokens
     free = free_memory(loaded.device)
     if options.cache_bytes is not None:
-        return tokens_in(options.cache_bytes, free, specs, context, loaded.dtype, options.cache_type)
-    return default_tokens(free, specs, context, loaded.dtype, options.cache_type)
+        return tokens_in(options.cache_bytes, free, specs, context, loaded.dtype, _cache_type(options, loaded))
+    return default_tokens(free, specs, context, loaded.dtype, _cache_type(options, loaded))
+
+
+def _cache_type(options: TextOptions, loaded: LoadedModel) -> str:
+    """Packed weights are less exact than half precision, which is read in half the time of float32."""
+    fast = loaded.operations is not None and loaded.operations.attend is not None
+    if options.cache_type != "auto" or not fast or loaded.dtype != torch.float32:
+        return options.cache_type
+    packed = any(isinstance(part, Linear) and part.packed is not None for part in loaded.model.modules())
+    return "float16" if packed else "auto"
 
 
 def _mixture(

@@ -40,8 +40,9 @@ class TextOptions:
     """What the cache of keys and values may take, in place of `cache_tokens`: bytes, a text as "4 GiB", or a share of
     the free memory, as 0.5."""
     cache_type: str = "auto"
-    """What keys and values are kept as: "auto", the model's own type; "fp8", "int8" and "int4" hold about twice, twice
-    and three times the tokens in the same memory, and lose a little."""
+    """What keys and values are kept as: "auto", the model's own type, but "float16" where fast kernels compute packed
+    weights in float32; "float16", "bfloat16"; "fp8", "int8" and "int4", which hold about twice, twice and three times
+    the tokens of a 16-bit type in the same memory, and lose a little."""
     block_size: int = 16
     """Tokens of a block of the cache, 16 or 32: the unit in which beginnings are shared."""
     max_requests: int = 64

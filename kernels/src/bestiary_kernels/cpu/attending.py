@@ -11,6 +11,7 @@ from bestiary_kernels.cpu import attention, cache
 from bestiary_kernels.cpu.attention import Heads, View
 from bestiary_kernels.cpu.cache import Memory
 from bestiary_kernels.cpu.library import library
+from bestiary_kernels.cpu.panels import NUMBERS
 
 if TYPE_CHECKING:
     from bestiary.generation.engine.paged_attention import AttentionStep
@@ -30,7 +31,7 @@ def attend(
     sinks: torch.Tensor | None,
 ) -> torch.Tensor | None:
     """`bestiary.generation.engine.paged_attention.attend_blocks`; None for forms that the native code does not know."""
-    memories = _memories(blocks, q.dtype)
+    memories = _memories(blocks)
     if memories is None or v is None or spec.latent is not None or spec.head_dim > WIDEST:
         return None
     if not all(_heads_beside(x) for x in (k, v)) or q.stride(2) != 1:
@@ -55,10 +56,10 @@ def _views(step: AttentionStep) -> list[View]:
     return views
 
 
-def _memories(blocks: LayerBlocks, dtype: torch.dtype) -> tuple[Memory, Memory] | None:
+def _memories(blocks: LayerBlocks) -> tuple[Memory, Memory] | None:
     """The keys and the values, where they lie in a form that the native code knows."""
     found = blocks.memories
-    if len(found) == 2 and found[0].dtype == dtype:
+    if len(found) == 2 and found[0].dtype in NUMBERS:
         return Memory(found[0]), Memory(found[1])
     if len(found) == 4 and found[0].dtype == torch.int8:
         return Memory(found[0], found[1]), Memory(found[2], found[3])

@@ -15,7 +15,7 @@ ATTENTION = 11
 _pack = packer("23q2d7q")
 
 # As attention_area.h has them.
-_LINE, _PART, _ROWS_A_TILE, _BLOCK, _STRIP = 16, 512, 32, 128, 96
+_LINE, _PART, _ROWS_A_TILE, _BLOCK, _STRIP = 16, 64, 16, 128, 96
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def attention_arguments(
     assert q.stride(2) == 1 and y.is_contiguous() and y.dtype == q.dtype and count % heads.kv_heads == 0
     assert view.seen.dtype == view.lengths.dtype == torch.int64 and view.seen.stride(1) == 1
     assert view.lengths.is_contiguous() and keys.form == values.form
-    room = area(count // heads.kv_heads, dim, view.count)
+    room = area(count, dim, view.count)
     scratch = torch.empty(areas * (_LINE + room) + _parts(view, count, dim), dtype=torch.float32)
     sinks, rows = heads.sinks, view.rows
     arguments = _pack(
@@ -105,11 +105,11 @@ def attention_arguments(
     return arguments, [*kept, scratch]
 
 
-def area(group: int, dim: int, count: int) -> int:
-    """Numbers that one thread has room for, where so many heads share one of keys."""
+def area(heads: int, dim: int, count: int) -> int:
+    """Numbers that one thread has room for."""
     wide = -(-dim // _LINE) * _LINE
     if count == 1:
-        return group * (2 * wide + _PART + _LINE) + _ROWS_A_TILE * wide
+        return heads * (2 * wide + _PART + _LINE) + _ROWS_A_TILE * wide
     return _BLOCK * (2 * wide + _STRIP + 3) + _STRIP * (wide + _LINE)
 
 

@@ -67,7 +67,6 @@ def write_arguments(
     """What the library is given, and what it has the addresses of."""
     tokens, heads, dim = keys.shape
     assert slots.dtype == torch.int64 and slots.is_contiguous() and len(slots) == tokens
-    assert key_memory.scales is not None or key_memory.data.dtype == keys.dtype
     for x in (keys, values):
         assert x is None or (x.dtype == keys.dtype and x.stride(2) == 1 and (heads == 1 or x.stride(1) == dim))
     kept = [keys, slots, *key_memory.tensors]

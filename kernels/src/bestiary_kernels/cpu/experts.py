@@ -22,7 +22,7 @@ ACTIVATIONS = {
 }
 """By their names in configurations, the numbers that the library has for them."""
 
-_ACTIVATION_BYTES = 44
+_ACTIVATION_BYTES = 48
 _pack = packer("6q5q18q7q")
 
 

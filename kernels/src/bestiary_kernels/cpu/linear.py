@@ -15,8 +15,8 @@ MOST = 4
 """Weights of one call."""
 
 _PLAIN_TYPES = {**NUMBERS, torch.float8_e4m3fn: 3}
-_ACTIVATION_BYTES = 44
-"""Of 32 columns of a row in int8: 32 values, a scale, and two sums."""
+_ACTIVATION_BYTES = 48
+"""Of 32 columns of a row in int8: 32 values, a scale, and three sums."""
 
 _pack = [packer(f"{8 + 7 * count}q") for count in range(MOST + 1)]
 _pack_plain = [packer(f"{8 + 10 * count}q") for count in range(MOST + 1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from bestiary.nn.packed import Formed, Packed, PackedForm, PackedWeight
 from bestiary_kernels.cpu.library import library
 from bestiary_kernels.cpu.linear import PlainWeight, multiply, multiply_plain
+from bestiary_kernels.cpu.panel_cache import cached
 from bestiary_kernels.cpu.panels import NUMBERS, Panels, pack_blocks, pack_int4, pack_int8, take_rows
 from bestiary_kernels.cpu.types import BLOCKS, PANEL
 
@@ -129,8 +130,8 @@ class PanelStack:
         return self
 
 
-def adopt(weight: Packed) -> Packed:
-    """A packed weight in panels where its form allows, else itself."""
+def adopt(weight: Packed, source: str | None = None) -> Packed:
+    """A packed weight in panels where its form allows, else itself; those of a `source` are kept on disk."""
     if not isinstance(weight, Formed):
         return weight
     form = weight.form()
@@ -139,24 +140,26 @@ def adopt(weight: Packed) -> Packed:
     if len(weight.shape) == 2:
         if form.type == "FLOAT8":
             return _float8(weight, form)
-        panels = _pack(form, form.tensors)
+        panels = _pack(form, form.tensors, source)
         return weight if panels is None else PanelWeight(panels)
     if weight.shape[1] % PANEL or form.type == "FLOAT8":
         return weight
-    panels = _pack(form, {name: tensor.flatten(0, 1) for name, tensor in form.tensors.items()})
+    panels = _pack(form, {name: tensor.flatten(0, 1) for name, tensor in form.tensors.items()}, source)
     return weight if panels is None else PanelStack(panels, weight.shape[0])
 
 
-def _pack(form: PackedForm, tensors: Mapping[str, torch.Tensor]) -> Panels | None:
-    makers: dict[str, Callable[[], Panels]] = {
-        name: partial(lambda type: pack_blocks(library(), tensors["blocks"], type, torch.get_num_threads()), type)
-        for name, type in BLOCKS.items()
-    }
-    makers["INT8"] = lambda: pack_int8(library(), tensors["codes"], tensors["scales"], torch.get_num_threads())
-    makers["INT4"] = lambda: pack_int4(
-        library(), _halves_apart(tensors["codes"]), tensors["scales"], tensors["addends"], torch.get_num_threads()
-    )
-    return makers[form.type]() if form.type in makers else None
+def _pack(form: PackedForm, tensors: Mapping[str, torch.Tensor], source: str | None) -> Panels | None:
+    threads = torch.get_num_threads()
+    if form.type in BLOCKS:
+        blocks, type = tensors["blocks"], BLOCKS[form.type]
+        make = partial(pack_blocks, library(), blocks, type, threads)
+        return make() if source is None else cached(source, type, len(blocks), blocks.shape[1], make)
+    if form.type == "INT8":
+        return pack_int8(library(), tensors["codes"], tensors["scales"], threads)
+    if form.type == "INT4":
+        codes = _halves_apart(tensors["codes"])
+        return pack_int4(library(), codes, tensors["scales"], tensors["addends"], threads)
+    return None
 
 
 def _halves_apart(codes: torch.Tensor) -> torch.Tensor:

@@ -12,20 +12,20 @@ _BLOCK = 1024
 
 
 def silu_and_mul_reference(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    return (torch.nn.functional.silu(gate.float()) * up.float()).to(gate.dtype)
+    return (torch.nn.functional.silu(gate.float()).to(gate.dtype) * up).to(gate.dtype)
 
 
 def silu_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up, both [..., D], in float32 and rounded once; they may be the halves of one tensor."""
+    """silu(gate) * up, both [..., D], rounded before the product too; they may be the halves of one tensor."""
     return _gated(gate, up, silu=True)
 
 
 def gelu_tanh_and_mul_reference(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    return (torch.nn.functional.gelu(gate.float(), approximate="tanh") * up.float()).to(gate.dtype)
+    return (torch.nn.functional.gelu(gate.float(), approximate="tanh").to(gate.dtype) * up).to(gate.dtype)
 
 
 def gelu_tanh_and_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """gelu(gate) * up, both [..., D], in float32 and rounded once, with the gelu that has a tanh in it (`gelu_new`)."""
+    """gelu(gate) * up, both [..., D], rounded before the product too, with the gelu that has a tanh (`gelu_new`)."""
     return _gated(gate, up, silu=False)
 
 
@@ -62,4 +62,5 @@ def gated(gate, up, y, gate_stride, up_stride, width, SILU: tl.constexpr, BLOCK:
     else:
         # (1 + tanh(u)) / 2 is sigmoid(2 u); u = sqrt(2 / pi) (x + 0.044715 x^3)
         active = left * sigmoid(1.5957691216057308 * left * (1.0 + 0.044715 * left * left))
+    active = active.to(gate.dtype.element_ty).to(tl.float32)  # as torch, which has the activation as a tensor
     tl.store(y + row * width + column, (active * right).to(y.dtype.element_ty), mask=held)

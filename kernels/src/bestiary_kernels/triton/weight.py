@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
+from bestiary_kernels.triton.devices import TYPES
 from bestiary_kernels.triton.formats.table import FORMATS, Format
 
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_CODES: Mapping[str, tuple[torch.dtype, ...]] = {
+    "plain": TYPES,
+    "float8": (torch.uint8, torch.float8_e4m3fn),
+    "float8_rows": (torch.uint8, torch.float8_e4m3fn),
+}
+"""Of other formats uint8."""
+_GROUPED = ("int4", "float8_rows")
+"""Whose scales are for each row and group of columns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +31,7 @@ class Weight:
     codes: torch.Tensor
     """[..., N, row elements]: of GGUF's types the bytes of the file, uint8; of "plain" the numbers themselves."""
     scales: torch.Tensor | None = None
-    """Of "int4" [..., N, K / G], of "float8" [..., ceil(N / 128), ceil(K / 128)]."""
+    """Of "int4" and "float8_rows" [..., N, G], of "float8" [..., ceil(N / 128), ceil(K / 128)]."""
     addends: torch.Tensor | None = None
     """Of "int4", like the scales."""
 
@@ -34,7 +43,7 @@ class Weight:
         kind = self.kind
         if self.codes.shape[-1] % kind.size or not self.codes.numel():
             raise ValueError(f"A row of {self.format} has blocks of {kind.size}, and this has {self.codes.shape[-1]}.")
-        due = {"plain": _FLOATS, "float8": (torch.uint8, torch.float8_e4m3fn)}.get(self.format, (torch.uint8,))
+        due = _CODES.get(self.format, (torch.uint8,))
         if self.codes.dtype not in due:
             raise ValueError(f"Codes of {self.format} are {due[0]}, and these are {self.codes.dtype}.")
         for part in (self.codes, self.scales, self.addends):
@@ -50,12 +59,14 @@ class Weight:
             tiles = (*stack, -(-rows // 128), -(-columns // 128))
             if self.scales is None or self.scales.shape != tiles:
                 raise ValueError(f"Scales {list(tiles)} are due, one for each 128 rows and columns.")
-        if self.format == "int4":
-            if self.scales is None or self.addends is None or self.scales.shape != self.addends.shape:
-                raise ValueError("Scales and addends of the same shape are due.")
-            groups = self.scales.shape[-1]
-            if self.scales.shape[:-1] != self.codes.shape[:-1] or columns % groups or columns // groups % 32:
-                raise ValueError(f"Scales for each row and group of columns are due; {columns} columns in {groups}.")
+        if self.format == "int4" and (
+            self.scales is None or self.addends is None or self.scales.shape != self.addends.shape
+        ):
+            raise ValueError("Scales and addends of the same shape are due.")
+        if self.format in _GROUPED:
+            shape = () if self.scales is None else tuple(self.scales.shape)
+            if shape[:-1] != (*stack, rows) or columns % shape[-1] or (shape[-1] > 1 and columns // shape[-1] % 32):
+                raise ValueError(f"Scales for each row and group of columns are due, and these are {list(shape)}.")
 
     @property
     def kind(self) -> Format:
@@ -69,7 +80,7 @@ class Weight:
     @property
     def group(self) -> int:
         """Columns that share a scale, where the scales say so."""
-        return self.shape[-1] // self.scales.shape[-1] if self.format == "int4" and self.scales is not None else 1
+        return self.shape[-1] // self.scales.shape[-1] if self.format in _GROUPED and self.scales is not None else 1
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +88,7 @@ class Weight:
 
     def pointers(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Codes, scales and addends for a kernel, which reads none that the format does not have."""
-        codes = self.codes.view(torch.uint8) if self.format == "float8" else self.codes
+        codes = self.codes.view(torch.uint8) if self.codes.dtype == torch.float8_e4m3fn else self.codes
         scales = codes if self.scales is None else self.scales
         return codes, scales, scales if self.addends is None else self.addends
 

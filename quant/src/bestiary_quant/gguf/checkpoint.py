@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import CheckpointError
@@ -38,6 +39,13 @@ class GgufCheckpoint:
                 if name in self._places:
                     raise CheckpointError(f"Two tensors, one of them {stored!r}, would be {name!r}.", where=origin)
                 self._places[name] = part, part.header.tensors[stored]
+
+    @property
+    def identity(self) -> str | None:
+        """A hash of which files these are, and in which state."""
+        if any(part.mapped is None for part in self._parts):
+            return None
+        return sha256("\n".join(part.mapped.identity for part in self._parts if part.mapped).encode()).hexdigest()
 
     def names(self) -> tuple[str, ...]:
         """Every tensor that is a weight, by file and in the order of its header."""

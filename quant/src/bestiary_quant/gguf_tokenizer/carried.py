@@ -11,9 +11,10 @@ from bestiary.protocols import Repository
 from bestiary_quant.gguf.metadata import Metadata
 from bestiary_quant.gguf.parts import close_parts, read_parts
 from bestiary_quant.gguf.selection import files
-from bestiary_quant.gguf_tokenizer.reading import read_gguf_tokenizer
+from bestiary_quant.gguf_tokenizer.reading import has_tokenizer, read_gguf_tokenizer
 from bestiary_quant.gguf_tokenizer.special import end_ids
 from bestiary_quant.gguf_tokenizer.templates import chat_templates
+from bestiary_quant.gguf_tokenizer.vocabulary import read_vocabulary
 
 log = logging.getLogger("bestiary.quant")
 
@@ -35,7 +36,8 @@ def carried_text(repository: Repository, name: str) -> CarriedText:
 
 def _tokenizer(metadata: Metadata, repository: Repository) -> tuple[Tokenizer, frozenset[int]]:
     try:
-        return read_gguf_tokenizer(metadata), end_ids(metadata)
+        vocabulary = read_vocabulary(metadata) if has_tokenizer(metadata) else None
+        return read_gguf_tokenizer(metadata, vocabulary), end_ids(metadata, vocabulary)
     except TokenizerError as error:
         if "tokenizer.json" not in repository.files():
             raise

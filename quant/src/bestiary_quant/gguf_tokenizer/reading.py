@@ -32,8 +32,13 @@ _BUILDERS: Mapping[str, Callable[[Metadata, Vocabulary], tokenizers.Tokenizer]] 
 _BESIDE = "put tokenizer.json and tokenizer_config.json of the model beside the file"
 
 
-def read_gguf_tokenizer(metadata: Metadata) -> Tokenizer:
-    """The tokenizer that the metadata describe, with the ids of the file.
+def has_tokenizer(metadata: Metadata) -> bool:
+    """Whether the metadata describe a tokenizer of a kind that is known."""
+    return (metadata.text(f"{PREFIX}model") or "none") in _BUILDERS
+
+
+def read_gguf_tokenizer(metadata: Metadata, vocabulary: Vocabulary | None = None) -> Tokenizer:
+    """The tokenizer that the metadata describe, with the ids of the file; `vocabulary` is theirs where it was read.
 
     Raises TokenizerError where they describe none, one of an unknown kind, or none that is sound; CheckpointError where
     they hold strings that are no text.
@@ -41,7 +46,7 @@ def read_gguf_tokenizer(metadata: Metadata) -> Tokenizer:
     model = metadata.text(f"{PREFIX}model") or "none"
     if model not in _BUILDERS:
         raise _no_tokenizer(model, metadata.origin)
-    vocabulary = read_vocabulary(metadata)
+    vocabulary = vocabulary or read_vocabulary(metadata)
     if model == "bert":
         vocabulary = respelled(vocabulary)
     backend = _BUILDERS[model](metadata, vocabulary)

@@ -3,8 +3,8 @@
 from bestiary.errors import OptionError, shown
 from bestiary.nearest import did_you_mean
 
-CACHE_TYPES = ("auto", "fp8", "int8", "int4")
-"""The model's own type, and what `bestiary.generation.engine.packed_memory` packs into."""
+CACHE_TYPES = ("auto", "float16", "bfloat16", "fp8", "int8", "int4")
+"""The model's own type, two that are narrower than float32, and what `bestiary.generation.engine.packed_memory` packs into."""
 
 
 def check_cache_type(name: object) -> None:

@@ -52,7 +52,7 @@ def form_of(cache_type: str, spec: AttentionSpec, dtype: torch.dtype) -> Form:
         return Int8(Groups.of(heads, dim, 64))
     if cache_type == "int4":
         return Int4(Groups.of(heads, dim, 32))
-    return Plain(heads, dim, dtype)
+    return Plain(heads, dim, dtype if cache_type == "auto" else getattr(torch, cache_type))
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Plain:
         return ((self.heads * self.dim, self.dtype),)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (x.reshape(len(x), -1),)
+        return (x.reshape(len(x), -1).to(self.dtype),)
 
     def decode(self, parts: Many[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-        return parts[0].view(-1, self.heads, self.dim)
+        return parts[0].view(-1, self.heads, self.dim).to(dtype)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 import torch
 
 from bestiary.generation.engine.packed_memory import Form, form_of
 from bestiary.nn.batch import LayerSpec, RecurrentSpec
+
+LINE = 64
+"""Bytes of a line of a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,15 @@ class LayerBlocks:
         device: torch.device,
         cache_type: str = "auto",
     ) -> LayerBlocks:
-        # Zeros cost nothing on a CPU until they are written to; what was never written must still be a number.
+        # What was never written must still be a number.
         if isinstance(spec, RecurrentSpec):
             kinds = spec.dtypes or (dtype,) * len(spec.shapes)
             pairs = zip(spec.shapes, kinds, strict=True)
-            return cls(tuple(torch.zeros((blocks + 1, *shape), dtype=kind, device=device) for shape, kind in pairs), 1)
+            return cls(tuple(_zeros((blocks + 1, *shape), kind, device) for shape, kind in pairs), 1)
         form = form_of(cache_type, spec, dtype)
         columns = form.columns * (2 if spec.latent is None else 1)
         rows = (blocks + 1) * size
-        return cls(tuple(torch.zeros(rows, width, dtype=kind, device=device) for width, kind in columns), size, form)
+        return cls(tuple(_zeros((rows, width), kind, device) for width, kind in columns), size, form)
 
     def copy(self, source: int, target: int) -> None:
         source, target = source * self.rows, target * self.rows
@@ -61,3 +66,13 @@ class LayerBlocks:
         assert self.form is not None
         parts, count = [memory.index_select(0, slots) for memory in self.memories], self.form.count
         return [self.form.decode(parts[first : first + count], dtype) for first in range(0, len(parts), count)]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros; on a CPU those of numpy, which are no memory until they are written to."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size = prod(shape) * dtype.itemsize
+    memory = np.zeros(size + LINE, dtype=np.uint8)
+    first = -memory.ctypes.data % LINE  # rows begin where lines of the cache do
+    return torch.from_numpy(memory[first : first + size]).view(dtype).view(shape)

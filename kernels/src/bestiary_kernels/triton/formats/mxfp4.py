@@ -45,11 +45,10 @@ def decode(codes, scales, addends, rows, inside, first, GROUP: tl.constexpr, COL
     return tl.reshape(unscaled * scale[:, :, None], (rows.shape[0], SPAN))
 
 
-_DOUBLED = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, -0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0)
-
-
 def numbers(codes: torch.Tensor, scales: torch.Tensor | None, addends: torch.Tensor | None) -> torch.Tensor:
     block = split_rows(codes, 17)
     exponent = block[..., :1].int()
     scale = torch.where(exponent < 2, 0x00200000 << exponent, (exponent - 1) << 23).view(torch.float32)
-    return (torch.tensor(_DOUBLED, device=codes.device)[nibbles(block[..., 1:], 16).int()] * scale).flatten(-2)
+    code = nibbles(block[..., 1:], 16).int()
+    number = ((code & 7) << 9 | (code & 8) << 12).to(torch.int16).view(torch.float16).float() * 32768.0
+    return (number * scale).flatten(-2)

@@ -43,7 +43,8 @@ def decode(codes, scales, addends, rows, inside, first, GROUP: tl.constexpr, COL
 
 def numbers(codes: torch.Tensor, scales: torch.Tensor | None, addends: torch.Tensor | None) -> torch.Tensor:
     block = split_rows(codes, 210)
-    places = torch.tensor((0, 2, 4, 6), dtype=torch.uint8, device=codes.device)[:, None]
+    # Made on the device: rows of an embedding are asked for while a CUDA graph is recorded, which allows no copies.
+    places = torch.arange(0, 8, 2, dtype=torch.uint8, device=codes.device)[:, None]
     high = (split_rows(block[..., 128:192], 32)[..., None, :] >> places & 3).flatten(-3)
     q = (nibbles(block[..., :128], 64) | (high << 4)).float() - 32
     scale = block[..., 192:208].view(torch.int8) * halves(block[..., 208:])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bestiary_kernels.triton.formats import float8, int4, mxfp4, plain, q4_0, q4_k, q5_k, q6_k, q8_0
+from bestiary_kernels.triton.formats import float8, float8_rows, int4, mxfp4, plain, q4_0, q4_k, q5_k, q6_k, q8_0
 
 Numbers = Callable[[torch.Tensor, torch.Tensor | None, torch.Tensor | None], torch.Tensor]
 
@@ -41,5 +41,6 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "Q6_K": Format(256, 210, q6_k.decode, q6_k.numbers, 256, 2),
         "int4": Format(2, 1, int4.decode, int4.numbers, 64),
         "float8": Format(1, 1, float8.decode, float8.numbers, 128),
+        "float8_rows": Format(1, 1, float8_rows.decode, float8_rows.numbers, 128),
     }
 )
