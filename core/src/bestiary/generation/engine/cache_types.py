@@ -4,7 +4,7 @@ from bestiary.errors import OptionError, shown
 from bestiary.nearest import did_you_mean
 
 CACHE_TYPES = ("auto", "float16", "bfloat16", "fp8", "int8", "int4")
-"""The model's own type, two that are narrower than float32, and what `bestiary.generation.engine.packed_memory` packs into."""
+"""The model's own type, two types narrower than float32, and what `packed_memory` packs into."""
 
 
 def check_cache_type(name: object) -> None:
