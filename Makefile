@@ -14,7 +14,8 @@ PROJECTS := constraints.txt pyproject.toml \
 	$(wildcard core/pyproject.toml quant/pyproject.toml kernels/pyproject.toml plugins/*/*/pyproject.toml) \
 	$(wildcard kernels/native/* kernels/native/*/*)
 
-.PHONY: demo setup test test-asan lint type format check bench bench-quant clean help
+.PHONY: demo setup test test-asan test-triton test-gpu lint type format check bench bench-quant bench-kernels bench-gpu \
+	bench-peers clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/ -/'
@@ -31,6 +32,15 @@ test: $(VENV)/test.done ## run every test
 
 test-asan: $(VENV)/test.done ## the native kernels' tests under AddressSanitizer and UBSan
 	scripts/test-asan $(BIN)/python
+
+test-triton: $(VENV)/triton.done ## the kernels for GPUs, in Triton's interpreter and compiled without a device
+	PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n 2 -q kernels/tests/triton
+
+test-gpu: $(VENV)/triton.done ## the same at real sizes, on a GPU
+	PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -q kernels/tests/triton
+
+bench-gpu: $(VENV)/triton.done ## the kernels for GPUs beside torch
+	PYTHONPATH=$(VENV)/triton $(BIN)/python benchmarks/triton_kernels.py
 
 lint: $(VENV)/test.done ## style
 	$(BIN)/ruff check .
@@ -56,6 +66,13 @@ bench-quant: $(VENV)/test.done ## size, loss, speed and memory of packed models
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/load_packed.py
 
+bench-kernels: $(VENV)/test.done ## the native products and attention alone
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/kernels_attention.py
+
+bench-peers: $(VENV)/test.done ## whole models beside llama.cpp, mistral.rs and transformers; see benchmarks/peers/README.md
+	$(BIN)/python benchmarks/peers/run.py $(PEERS)
+
 clean:
 	rm -rf $(VENV)
 
@@ -74,4 +91,9 @@ $(VENV)/test.done: $(VENV)/base.done $(PROJECTS)
 	$(PIP) --no-build-isolation $(ALL)
 	@$(BIN)/python -m bestiary_kernels
 	$(PIP) ruff mypy types-PyYAML pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib compressed-tensors
+	@touch $@
+
+# Beside the other packages, not among them: nothing else is to find Triton.
+$(VENV)/triton.done: $(VENV)/test.done
+	$(PIP) --no-deps --target $(VENV)/triton triton
 	@touch $@

@@ -22,10 +22,6 @@ THOROUGH = "BESTIARY_THOROUGH"
 """The variable with which every test runs where there is no GPU, too."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"thorough: one of many alike; without a GPU it runs where {THOROUGH} is set")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if torch.cuda.is_available() or os.environ.get(THOROUGH) or "thorough" in config.option.markexpr:
         return
