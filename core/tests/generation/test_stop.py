@@ -76,13 +76,13 @@ def test_time_is_linear_in_the_text() -> None:
 
     def seconds(size: int) -> float:
         search = StopStrings(["a" * 5000 + "b", "a" * 4000 + "c"])
-        begin = time.perf_counter()
+        begin = time.process_time()
         for _ in range(size // 100):
             search.push("a" * 100)
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
-    seconds(10_000)
-    assert seconds(160_000) < 10 * seconds(40_000)
+    # What is quadratic takes 16 times as long; the least of several is not that of a machine with other work.
+    assert min(seconds(160_000) for _ in range(4)) < 10 * min(seconds(40_000) for _ in range(4))
 
 
 def test_what_is_not_a_stop_string() -> None:

@@ -12,11 +12,11 @@ from bestiary.nn.attention import Attention
 from bestiary.nn.batch import AttentionSpec, Batch, LayerSpec, LayerState
 from bestiary.nn.embedding import Embedding
 from bestiary.nn.linear import Linear
-from bestiary.nn.norm import LayerNorm, RMSNorm
+from bestiary.nn.norm import RMSNorm
 from bestiary.nn.operations import PLAIN
 from bestiary.nn.rope import Rope, Rotation
 
-Norm = Callable[[], RMSNorm | LayerNorm]
+Norm = Callable[[], nn.Module]
 
 
 class DecoderLayer(nn.Module):
@@ -44,10 +44,17 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         attended = self.self_attn(self.input_layernorm(x), rotation, positions, state)
         if self.pre_feedforward_layernorm is None or self.post_feedforward_layernorm is None:
-            x, h = self.post_attention_layernorm.after(x, attended)
+            x, h = self._add(x, attended, self.post_attention_layernorm)
             return self.ops.add(x, self.mlp(h))
-        x, h = self.pre_feedforward_layernorm.after(x, self.post_attention_layernorm(attended))
+        x, h = self._add(x, self.post_attention_layernorm(attended), self.pre_feedforward_layernorm)
         return self.ops.add(x, self.post_feedforward_layernorm(self.mlp(h)))
+
+    def _add(self, x: torch.Tensor, y: torch.Tensor, norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """x + y, and the norm of that: at once where the norm can."""
+        if isinstance(norm, RMSNorm):
+            return norm.after(x, y)
+        total = self.ops.add(x, y)
+        return total, norm(total)
 
 
 class Decoder(nn.Module):

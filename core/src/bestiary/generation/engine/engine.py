@@ -66,10 +66,7 @@ class Engine:
         operations: Operations = PLAIN,
         replay: bool = True,
     ) -> None:
-        """More than `max_waiting` requests that wait are refused.
-
-        `operations` are those of the model; `replay` lets them record its decoding steps.
-        """
+        """More than `max_waiting` requests that wait are refused; `replay` lets decoding steps be recorded."""
         limits = limits or Limits()
         self.model, self.tokenizer = model, tokenizer
         self.end_tokens, self.context_length, self.max_waiting = end_tokens, context_length, max_waiting
