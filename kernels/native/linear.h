@@ -49,25 +49,46 @@ template <class T> inline Floats product(Floats acc, const Group<T>& g, const Ti
   return acc;
 }
 
-// One panel times the rows of a tile; sums [m][16].
-template <class T, int M> inline void few(const Panel& panel, const Tile& tile, int first, float* out) {
+// Keeps the compiler from working on several groups at once, for which there are too few registers.
+inline void one_after_another() { asm volatile("" ::: "memory"); }
+
+// A block, unpacked for each part of the panel's rows.
+template <class T, int... P> struct Decoded {
+  T parts[sizeof...(P)];
+  Decoded(const Panel& panel, int64_t block) : parts{T(panel, block, P * LANES)...} {}
+};
+template <class T, int N> struct Parts;
+template <class T> struct Parts<T, 1> : Decoded<T, 0> {
+  using Decoded<T, 0>::Decoded;
+};
+template <class T> struct Parts<T, 2> : Decoded<T, 0, 1> {
+  using Decoded<T, 0, 1>::Decoded;
+};
+template <class T> struct Parts<T, 4> : Decoded<T, 0, 1, 2, 3> {
+  using Decoded<T, 0, 1, 2, 3>::Decoded;
+};
+
+// One panel times M rows of a tile; sums [m][16].  Parts take turns, so that memory is read evenly.
+template <class T, int M> inline void few(const Panel& panel, const Tile& given, int first, float* out) {
   constexpr int GROUPS = T::COLUMNS / GROUP, LINES = (T::BYTES / GROUPS + 63) / 64;
+  const Tile tile = given;
   Floats acc[PARTS][M];
   for (auto& part : acc)
     for (Floats& x : part) x = floats(0);
   for (int64_t block = 0; block < panel.blocks; block++) {
     const uint8_t* next = panel.data + block * T::BYTES + AHEAD;
-    for (int part = 0; part < PARTS; part++) {
-      const T decoded(panel, block, part * LANES);
-      unroll<GROUPS>([&](auto s) {
-        constexpr int S = decltype(s)::value;
-        if (part == 0)
-          for (int i = 0; i < LINES; i++) prefetch(next + (S * LINES + i) * 64);
-        const Group<T> g = group_of<T, S>(decoded);
-        const int64_t place = (block * GROUPS + S) * tile.m + first;
-        for (int m = 0; m < M; m++) acc[part][m] = product<T>(acc[part][m], g, tile, place + m);
+    const int64_t start = block * GROUPS * tile.m + first;
+    const Parts<T, PARTS> decoded(panel, block);
+    unroll<GROUPS>([&](auto s) {
+      constexpr int S = decltype(s)::value;
+      for (int i = 0; i < LINES; i++) prefetch(next + (S * LINES + i) * 64);
+      unroll<PARTS>([&](auto of) {
+        constexpr int P = decltype(of)::value;
+        const Group<T> g = group_of<T, S>(decoded.parts[P]);
+        for (int m = 0; m < M; m++) acc[P][m] = product<T>(acc[P][m], g, tile, start + S * tile.m + m);
+        if constexpr (GROUPS > 1) one_after_another();
       });
-    }
+    });
   }
   for (int m = 0; m < M; m++)
     for (int part = 0; part < PARTS; part++) store(out + m * PANEL + part * LANES, acc[part][m]);
