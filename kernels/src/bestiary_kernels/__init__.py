@@ -42,6 +42,7 @@ def _triton(operation: str, function: str, tolerance: float = _ROUNDED) -> Kerne
 def bestiary_kernels() -> Sequence[KernelBackend]:
     return (
         _native("record", "recording:record", 0.0),
+        _native("between", "quiet:quiet", 0.0),
         _native("adopt", "weights:adopt", 0.0),
         _native("linear", "operations:linear", _INT8),
         _native("embed", "operations:embed", _ROUNDED),

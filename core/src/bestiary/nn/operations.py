@@ -7,6 +7,7 @@ within what it states, the results of its namesake.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +148,8 @@ class Operations:
     adopt: Callable[[Packed, str | None], Packed] = adopt
     attend: Callable[..., torch.Tensor | None] | None = None
     """Attention over a paged cache (see `bestiary.generation.engine.paged_attention`); None: as there."""
+    between: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Around what torch does between two steps, so that its threads do not stand in the way of the next."""
     record: Callable[[Callable[[], torch.Tensor]], Callable[[], torch.Tensor]] | None = None
     """Records a step of fixed buffers and returns what does it again (see `bestiary.generation.engine.graphs`)."""
 
@@ -164,7 +167,7 @@ def plain(operation: str) -> Callable[..., Any] | None:
         from bestiary.generation.engine.paged_attention import attend_blocks
 
         return attend_blocks
-    return None if operation in ("adopt", "record") else getattr(PLAIN, operation)
+    return None if operation in ("adopt", "between", "record") else getattr(PLAIN, operation)
 
 
 def _plain_linear(

@@ -285,7 +285,8 @@ class Engine:
             if self.drafter is not None:
                 plan = self.drafter.draft(plan, self._active)
             result = self._runner.run(plan)
-            outcomes = list(decide(result, self._active, self._born))
+            with self.cache.operations.between():
+                outcomes = list(decide(result, self._active, self._born))
         except Exception as error:
             if is_out_of_memory(error):
                 # Whoever brought the most tokens is why the step was so large.

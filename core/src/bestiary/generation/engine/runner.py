@@ -49,12 +49,16 @@ class ModelRunner:
         adapted = self.adapters is not None and any(work.sequence.adapter is not None for work in plan.work)
         if self._graphs is not None and not adapted and self._graphs.fits(plan.work):
             hidden = self._graphs.run(plan.work)
-            return Result(plan, self.model.head(hidden).float(), hidden)
+            return Result(plan, self._numbers(self.model.head(hidden)), hidden)
         tokens, batch = flat(plan.work, self.cache)
         with self._adapted(plan.work, batch) if adapted else nullcontext():
             hidden = self.model.hidden(tokens, batch)
             logits = self.model.head(hidden if batch.outputs is None else hidden[batch.outputs])
-        return Result(plan, logits.float(), hidden)
+        return Result(plan, self._numbers(logits), hidden)
+
+    def _numbers(self, logits: torch.Tensor) -> torch.Tensor:
+        with self.cache.operations.between():
+            return logits.float()
 
     def _adapted(self, work: Many[Work], batch: Batch) -> AbstractContextManager[None]:
         assert self.adapters is not None and batch.outputs is not None
