@@ -12,8 +12,8 @@ import torch
 def quiet() -> Iterator[None]:
     """Let this thread's torch compute alone meanwhile.
 
-    After an operation on several threads torch's others look for more work for milliseconds, on the cores that ours need
-    for the next step.  What torch does between two steps, choosing a token, is too small to gain from them.
+    After an operation on several threads torch's others look for more work for milliseconds, on the cores that ours
+    need for the next step.  What torch does between two steps, choosing a token, is too small to gain from them.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
