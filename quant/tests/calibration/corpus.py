@@ -165,7 +165,7 @@ def _newer() -> Iterator[Case]:
         ("no tensors", gguf([TYPE], [], b""), "no importance matrix"),
         ("huge count of tensors", gguf([TYPE], [], b"", counts=(1 << 60, 1)), "are announced"),
         ("huge datasets", sums(pairs=[TYPE, many]), "counts"),
-        ("too many tensors", crowd, "has 60001 tensors"),
+        ("too many tensors", crowd, "60001 tensors are announced; 24576 are allowed"),
         ("no counts", lone, "has no counts"),
         ("no sums", counted, "has no sums"),
         ("no name", sums(names=(b".in_sum2", b".counts")), "has no name"),

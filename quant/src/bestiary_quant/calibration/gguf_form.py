@@ -33,14 +33,12 @@ MOST_ROWS = 1 << 53
 
 def read(data: Buffer, origin: str, architecture: str | None = None) -> Importance:
     """Raises CheckpointError for a malformed file, and for a GGUF file of something else."""
-    header = parse(data, len(data), origin)
+    header = parse(data, len(data), origin, 3 * MAX_ENTRIES)
     metadata = header.metadata
     if metadata.text("general.type") not in (None, "imatrix") or not any(n.endswith(SUMS) for n in header.tensors):
         raise CheckpointError(
             "This GGUF file is no importance matrix.", where=origin, fix="name the file that llama-imatrix wrote"
         )
-    if len(header.tensors) > 3 * MAX_ENTRIES:
-        raise CheckpointError(f"The file has {len(header.tensors)} tensors.", where=origin, fix=AGAIN)
     chunks, size = metadata.whole("imatrix.chunk_count"), metadata.whole("imatrix.chunk_size")
     return gathered(
         _weights(data, header),

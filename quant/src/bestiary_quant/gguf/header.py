@@ -50,8 +50,8 @@ def sniff(name: str, head: bytes) -> bool:
     return head.startswith(b"GGUF") or (name.endswith(".gguf") and refuse.kind_of(head) is None)
 
 
-def parse(data: Buffer, size: int, origin: str) -> Header:
-    """The header in the first bytes of a file of `size` bytes, or in its whole.
+def parse(data: Buffer, size: int, origin: str, most: int = MAX_TENSORS) -> Header:
+    """The header in the first bytes of a file of `size` bytes, or in its whole; it has at most so many tensors.
 
     Raises CheckpointError, which names the byte or the tensor, unless all of this holds: keys and tensor names are
     printable text and none comes twice; types are known; rows are whole blocks; and the tensors lie in the file,
@@ -64,8 +64,8 @@ def parse(data: Buffer, size: int, origin: str) -> Header:
     metadata = read_metadata(cursor, cursor.number(U64, "the count of metadata"))
     alignment = _alignment(metadata)
     # The smallest tensor: the length of its name, one character, no dimensions, type and offset.
-    if count > MAX_TENSORS or count > (size - cursor.at) // 25:
-        raise cursor.error(f"{count} tensors are announced; {MAX_TENSORS} are allowed, if they fit the file")
+    if count > most or count > (size - cursor.at) // 25:
+        raise cursor.error(f"{count} tensors are announced; {most} are allowed, if they fit the file")
     tensors: dict[str, Entry] = {}
     for _ in range(count):
         name = cursor.text("a tensor name", MAX_NAME)
