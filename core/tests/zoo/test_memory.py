@@ -13,11 +13,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import bestiary
+from bestiary.amount import written
 from bestiary.errors import MissingPlugin, OptionError, OutOfMemory
 from bestiary.registry import discover
 from bestiary.testing.tiny import decoder
 from bestiary.zoo import Entry, Zoo
-from bestiary.zoo.amount import written
 from bestiary.zoo.estimate import Estimate, estimate, measured
 
 State = Callable[[Zoo], dict[str, str]]

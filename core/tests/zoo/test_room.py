@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bestiary.amount import as_bytes, budget_of, check_memory, written
 from bestiary.errors import OptionError
 from bestiary.zoo import Entry, Zoo
-from bestiary.zoo.amount import as_bytes, budget_of, check_memory, written
 from bestiary.zoo.room import Resident, make_room
 
 RESIDENTS = st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=6).map(

@@ -50,7 +50,9 @@ class PackedMatrix:
 
         `rows(tokens).dequantize(dtype)` is what an embedding [V, D] gives for tokens [T].
         """
-        return PackedMatrix(self.data[index], self.kind)
+        # Of whole rows index_select copies each in one go, which indexing with a tensor does not.
+        chosen = self.data[index] if isinstance(index, slice) else self.data.index_select(0, index.to(self.data.device))
+        return PackedMatrix(chosen, self.kind)
 
     def to(self, device: torch.device | str) -> PackedMatrix:
         """The same blocks on another device."""

@@ -8,12 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bestiary.adapters.anymoe_attach import make_anymoe
 from bestiary.adapters.laying import Base
 from bestiary.adapters.peft import read_peft
 from bestiary.adapters.residency import Adapters
-from bestiary.adapters.xlora_attach import attach_xlora
-from bestiary.adapters.xlora_files import XLORA_CONFIG, read_xlora
 from bestiary.config import read_json
 from bestiary.errors import OptionError, shown
 from bestiary.generation.carried import carried_text
@@ -85,15 +82,22 @@ def _mixture(
     elif identified.adapter is not None and _is_xlora(identified.adapter):
         xlora = identified.adapter
     if xlora is not None:
+        from bestiary.adapters.xlora_attach import attach_xlora
+        from bestiary.adapters.xlora_files import read_xlora
+
         order = options.xlora_order
         return attach_xlora(base, read_xlora(xlora, read_json(Path(order)) if isinstance(order, str) else order))
     if options.anymoe is None:
         return None
+    from bestiary.adapters.anymoe_attach import make_anymoe
+
     open, registry = identified.repository_of, identified.registry
     return make_anymoe(base, options.anymoe, open, registry, tokenizer.encode, context, progress=loaded.progress)
 
 
 def _is_xlora(adapter: Repository) -> bool:
+    from bestiary.adapters.xlora_files import XLORA_CONFIG
+
     if XLORA_CONFIG in adapter.files():
         return True
     return read_json(adapter.path("adapter_config.json")).get("peft_type") == "XLORA"

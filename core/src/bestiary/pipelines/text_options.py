@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bestiary.adapters.anymoe_config import AnyMoeConfig
+from bestiary.amount import as_bytes
 from bestiary.errors import OptionError, shown
 from bestiary.generation.engine.cache_types import check_cache_type
-from bestiary.zoo.amount import as_bytes
 
 OWN = "default"
 """The alias of the adapter whose id was loaded; requests that name none have it."""

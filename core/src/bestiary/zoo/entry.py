@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from bestiary.amount import as_bytes
 from bestiary.errors import OptionError, shown
-from bestiary.zoo.amount import as_bytes
 
 
 @dataclass(frozen=True, init=False)

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from bestiary.amount import written
 from bestiary.errors import CheckpointError, OutOfMemory, WeightMismatch
 from bestiary.identified import Identified, identify_model
 from bestiary.loading import check_cache_tokens, open_checkpoint, weight_headers
@@ -19,7 +20,6 @@ from bestiary.packing import make_packing, stated_quantization
 from bestiary.protocols import Checkpoint
 from bestiary.records import PackingRequest, SourceOptions
 from bestiary.registry import default_registry
-from bestiary.zoo.amount import written
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from bestiary.amount import written
 from bestiary.errors import OutOfMemory
-from bestiary.zoo.amount import written
 from bestiary.zoo.room import Resident, make_room
 from bestiary.zoo.slot import Ask, Slot
 

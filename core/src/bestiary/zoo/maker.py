@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bestiary.zoo.amount import budget_of
+from bestiary.amount import budget_of
 from bestiary.zoo.entry import Entry
 from bestiary.zoo.estimate import Estimate, device_name
 

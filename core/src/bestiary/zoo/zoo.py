@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from bestiary import loading
+from bestiary.amount import check_memory
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.nearest import did_you_mean
 from bestiary.records import PipelineType
 from bestiary.registry import default_registry
-from bestiary.zoo.amount import check_memory
 from bestiary.zoo.calls import Calls
 from bestiary.zoo.entry import Entry, check_name
 from bestiary.zoo.estimate import estimate

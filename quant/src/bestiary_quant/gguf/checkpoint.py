@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class GgufCheckpoint:
                     raise CheckpointError(f"Two tensors, one of them {stored!r}, would be {name!r}.", where=origin)
                 self._places[name] = part, part.header.tensors[stored]
 
-    @property
+    @cached_property
     def identity(self) -> str | None:
         """A hash of which files these are, and in which state."""
         if any(part.mapped is None for part in self._parts):

@@ -6,6 +6,7 @@ import mmap
 import struct
 
 from bestiary.errors import CheckpointError
+from bestiary_quant.gguf.string_array import span
 
 Buffer = bytes | mmap.mmap
 U32 = struct.Struct("<I")
@@ -55,9 +56,12 @@ class Cursor:
         self.at = end
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Step over strings, at 60 nanoseconds each."""
+        """Step over strings."""
         if count > (self.size - self.at) // U64.size:
             raise self.error(f"{what} counts {count} strings, and {self.size - self.at} bytes are left in the file")
+        if (length := span(self.data, self.at, count)) is not None:
+            self.skip(length, what)
+            return
         at, data, length_at = self.at, self.data, U64.unpack_from
         try:
             for _ in range(count):

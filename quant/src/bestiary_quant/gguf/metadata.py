@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from bestiary.errors import CheckpointError, shown
+from bestiary_quant.gguf import string_array
 from bestiary_quant.gguf.cursor import U32, U64, Buffer, Cursor
 
 if TYPE_CHECKING:
@@ -135,7 +136,9 @@ class Metadata(Mapping[str, "Value"]):
         return value if isinstance(value, int | float | bool | str) else None
 
     def _texts(self, key: str, start: int, end: int, count: int) -> list[str]:
-        raw, at, texts = self._data[start:end], 0, []
+        raw, at, texts = self._data[start:end], 0, list[str]()
+        if (whole := string_array.texts(raw, count)) is not None:
+            return whole
         try:
             for _ in range(count):
                 stop = at + 8 + U64.unpack_from(raw, at)[0]

@@ -7,7 +7,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from bestiary.generation.tokenizer_files import rust_edge
 from bestiary_quant.gguf.metadata import Metadata
-from bestiary_quant.gguf_tokenizer.merges import read_merges
+from bestiary_quant.gguf_tokenizer.merges import parted_merges, read_merges
 from bestiary_quant.gguf_tokenizer.pieces import SPACE, character_level
 from bestiary_quant.gguf_tokenizer.splits import SPACED, find_split
 from bestiary_quant.gguf_tokenizer.vocabulary import USER_DEFINED, Vocabulary
@@ -19,9 +19,12 @@ def build_byte_level(metadata: Metadata, vocabulary: Vocabulary) -> tokenizers.T
     if way in SPACED:
         return build_spaced(metadata, vocabulary)
     split = find_split(way, metadata.origin)
-    merges = read_merges(metadata, vocabulary.ids)
+    model = _checked_by_library(metadata, vocabulary, split.whole)
     with rust_edge("being built from merges", metadata.origin):
-        backend = tokenizers.Tokenizer(models.BPE(dict(vocabulary.ids), merges, ignore_merges=split.whole))
+        if model is None:
+            merges = read_merges(metadata, vocabulary.ids)
+            model = models.BPE(dict(vocabulary.ids), merges, ignore_merges=split.whole)
+        backend = tokenizers.Tokenizer(model)
         if split.composed:
             backend.normalizer = normalizers.NFC()
         cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]
@@ -30,6 +33,20 @@ def build_byte_level(metadata: Metadata, vocabulary: Vocabulary) -> tokenizers.T
         )
         backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def _checked_by_library(metadata: Metadata, vocabulary: Vocabulary, whole: bool) -> models.BPE | None:
+    """The model of merges that the library finds sound, as it also looks for their tokens; None: read them one by one.
+
+    Half of the time that a model takes to load is that of its tokenizer, and this is the shorter way.
+    """
+    merges = parted_merges(metadata)
+    if merges is None:
+        return None
+    try:
+        return models.BPE(dict(vocabulary.ids), merges, ignore_merges=whole)
+    except Exception:  # of no type of its own; who reads merges one by one says which it is
+        return None
 
 
 def build_spaced(metadata: Metadata, vocabulary: Vocabulary) -> tokenizers.Tokenizer:

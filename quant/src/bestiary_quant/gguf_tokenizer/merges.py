@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 
 from bestiary.errors import TokenizerError, shown
@@ -32,6 +33,14 @@ def read_merges(metadata: Metadata, known: Mapping[str, int], unreachable: Colle
                 fix="take another file of the model, or convert it again",
             )
     return made
+
+
+def parted_merges(metadata: Metadata) -> list[Merge] | None:
+    """The merges of a file in which no space is a letter, none of them compared with the tokens; None: of any other."""
+    stated = strings(metadata, "merges", MAX_MERGES)
+    words = "\0".join(stated).replace(" ", "\0").split("\0")
+    made = list(zip(words[::2], words[1::2], strict=False))
+    return made if all(map(operator.eq, stated, map(" ".join, made))) and len(made) == len(stated) else None
 
 
 def merges_from_scores(scores: Sequence[float], ids: Mapping[str, int], origin: str) -> list[Merge]:

@@ -123,8 +123,9 @@ def added_tokens(metadata: Metadata, vocabulary: Vocabulary, roles: Collection[i
     """
     special = {place for place in _named_ends(vocabulary) if vocabulary.types[place] == NORMAL}
     special.update(roles)
-    special.update(place for place, kind in enumerate(vocabulary.types) if kind in (CONTROL, UNKNOWN))
-    chosen = special.union(place for place, kind in enumerate(vocabulary.types) if kind == USER_DEFINED)
+    unlike = [(place, kind) for place, kind in enumerate(vocabulary.types) if kind != NORMAL]
+    special.update(place for place, kind in unlike if kind in (CONTROL, UNKNOWN))
+    chosen = special.union(place for place, kind in unlike if kind == USER_DEFINED)
     chosen -= vocabulary.absent
     if sum(len(vocabulary.tokens[place]) for place in chosen) > MAX_ADDED_TEXT:
         raise TokenizerError(

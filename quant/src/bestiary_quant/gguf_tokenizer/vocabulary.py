@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 from bestiary.errors import TokenizerError, shown
 from bestiary_quant.gguf.metadata import Metadata
@@ -41,6 +42,8 @@ class Vocabulary:
     @cached_property
     def absent(self) -> frozenset[int]:
         """Rows that no token of the model belongs to: converters fill them up with [PAD0], [PAD1] ..."""
+        if all(self.tokens) and "[PAD" not in "".join(self.tokens):
+            return frozenset()
         return frozenset(
             place
             for place, (token, kind) in enumerate(zip(self.tokens, self.types, strict=True))
@@ -50,7 +53,9 @@ class Vocabulary:
     @cached_property
     def ids(self) -> Mapping[str, int]:
         """By text; raises TokenizerError where two tokens have the same."""
-        made = {token: place for place, token in enumerate(self.tokens) if place not in self.absent}
+        made = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        if self.absent:
+            made = {token: place for place, token in enumerate(self.tokens) if place not in self.absent}
         if len(made) != len(self.tokens) - len(self.absent):
             counts = Counter(token for place, token in enumerate(self.tokens) if place not in self.absent)
             raise TokenizerError(f"Two tokens are {shown(counts.most_common(1)[0][0])}.", where=self.origin)
@@ -71,9 +76,12 @@ def read_vocabulary(metadata: Metadata) -> Vocabulary:
     types = numbers(metadata, "token_type", len(tokens))
     if types is None:
         return Vocabulary(tokens, [NORMAL] * len(tokens), False, metadata.origin)
-    if strange := set(types).difference(range(BYTE + 1)):
+    kinds = set(types)
+    if strange := kinds.difference(range(BYTE + 1)):
         raise TokenizerError(f"A token has the unknown type {shown(min(strange))}.", where=metadata.origin)
-    return Vocabulary(tokens, [int(kind) or NORMAL for kind in types], True, metadata.origin)
+    if 0 in kinds or isinstance(types[0], float):
+        types = [int(kind) or NORMAL for kind in types]
+    return Vocabulary(tokens, cast("list[int]", types), True, metadata.origin)
 
 
 def strings(metadata: Metadata, name: str, most: int) -> list[str]:
