@@ -20,7 +20,7 @@ template <class T> struct Group {
   Floats scale[T::HALVES], addend[T::HALVES];
 };
 
-template <class T, int S> inline Group<T> group_of(const T& block) {
+template <class T, int S> ALWAYS_INLINE Group<T> group_of(const T& block) {
   Group<T> g;
   block.template words<S>(g.words);
   for (int half = 0; half < T::HALVES; half++) {
@@ -32,7 +32,7 @@ template <class T, int S> inline Group<T> group_of(const T& block) {
 }
 
 // acc + the products of 32 columns with the activations at `place` of a tile.
-template <class T> inline Floats product(Floats acc, const Group<T>& g, const Tile& tile, int64_t place) {
+template <class T> ALWAYS_INLINE Floats product(Floats acc, const Group<T>& g, const Tile& tile, int64_t place) {
   constexpr int COUNT = 8 / T::HALVES;
   const int8_t* a = tile.values + place * GROUP;
   const Floats scale = floats(tile.scales[place]);
@@ -68,54 +68,58 @@ template <class T> struct Parts<T, 4> : Decoded<T, 0, 1, 2, 3> {
   using Decoded<T, 0, 1, 2, 3>::Decoded;
 };
 
-// One panel times M rows of a tile; sums [m][16].  Parts take turns, so that memory is read evenly.
-template <class T, int M> inline void few(const Panel& panel, const Tile& given, int first, float* out) {
-  constexpr int GROUPS = T::COLUMNS / GROUP, LINES = (T::BYTES / GROUPS + 63) / 64;
-  const Tile tile = given;
-  Floats acc[PARTS][M];
-  for (auto& part : acc)
-    for (Floats& x : part) x = floats(0);
+// Asks for the next group of a panel that is read once, front to back.
+template <class T> ALWAYS_INLINE void read_ahead(const Panel& panel, int64_t block, int group) {
+  constexpr int LINES = (T::BYTES / (T::COLUMNS / GROUP) + 63) / 64;
+  const uint8_t* next = panel.data + block * T::BYTES + AHEAD + group * LINES * 64;
+  for (int i = 0; i < LINES; i++) prefetch(next + i * 64);
+}
+
+// A panel times one row; sums [16].  Parts take turns, so that memory is read evenly.
+template <class T> inline void one(const Panel& panel, const Tile& given, float* out) {
+  constexpr int GROUPS = T::COLUMNS / GROUP;
+  const Tile tile = given;  // a copy, which stays in registers
+  Floats acc[PARTS];
+  for (Floats& x : acc) x = floats(0);
   for (int64_t block = 0; block < panel.blocks; block++) {
-    const uint8_t* next = panel.data + block * T::BYTES + AHEAD;
-    const int64_t start = block * GROUPS * tile.m + first;
     const Parts<T, PARTS> decoded(panel, block);
-    unroll<GROUPS>([&](auto s) {
+    unroll<GROUPS>([&](auto s) ALWAYS {
       constexpr int S = decltype(s)::value;
-      for (int i = 0; i < LINES; i++) prefetch(next + (S * LINES + i) * 64);
-      unroll<PARTS>([&](auto of) {
+      read_ahead<T>(panel, block, S);
+      unroll<PARTS>([&](auto of) ALWAYS {
         constexpr int P = decltype(of)::value;
-        const Group<T> g = group_of<T, S>(decoded.parts[P]);
-        for (int m = 0; m < M; m++) acc[P][m] = product<T>(acc[P][m], g, tile, start + S * tile.m + m);
+        acc[P] = product<T>(acc[P], group_of<T, S>(decoded.parts[P]), tile, block * GROUPS + S);
         if constexpr (GROUPS > 1) one_after_another();
       });
     });
   }
-  for (int m = 0; m < M; m++)
-    for (int part = 0; part < PARTS; part++) store(out + m * PANEL + part * LANES, acc[part][m]);
+  for (int part = 0; part < PARTS; part++) store(out + part * LANES, acc[part]);
 }
 
-template <class T> inline void many(const Panel& panel, const Tile& tile, float* out) {
+// A panel times all rows of a tile; sums [m][16].
+template <class T> inline void many(const Panel& panel, const Tile& given, float* out) {
   constexpr int GROUPS = T::COLUMNS / GROUP;
+  const Tile tile = given;
   for (int i = 0; i < tile.m * PANEL; i++) out[i] = 0;
-  for (int64_t block = 0; block < panel.blocks; block++)
-    for (int part = 0; part < PARTS; part++) {
-      const T decoded(panel, block, part * LANES);
-      unroll<GROUPS>([&](auto s) {
-        constexpr int S = decltype(s)::value;
-        const Group<T> g = group_of<T, S>(decoded);
-        const int64_t place = (block * GROUPS + S) * tile.m;
-        float* sum = out + part * LANES;
+  for (int64_t block = 0; block < panel.blocks; block++) {
+    const Parts<T, PARTS> decoded(panel, block);
+    unroll<GROUPS>([&](auto s) ALWAYS {
+      constexpr int S = decltype(s)::value;
+      const int64_t place = (block * GROUPS + S) * tile.m;
+      read_ahead<T>(panel, block, S);
+      unroll<PARTS>([&](auto of) ALWAYS {
+        constexpr int P = decltype(of)::value;
+        const Group<T> g = group_of<T, S>(decoded.parts[P]);
+        float* sum = out + P * LANES;
         for (int m = 0; m < tile.m; m++, sum += PANEL) store(sum, product<T>(load_floats(sum), g, tile, place + m));
       });
-    }
+    });
+  }
 }
 
 template <class T> void panel_times_tile(const Panel& panel, const Tile& tile, float* out) {
-  if (tile.m > 6) return many<T>(panel, tile, out);
-  int m = 0;
-  for (; m + 4 <= tile.m; m += 4) few<T, 4>(panel, tile, m, out + m * PANEL);
-  for (; m + 2 <= tile.m; m += 2) few<T, 2>(panel, tile, m, out + m * PANEL);
-  if (m < tile.m) few<T, 1>(panel, tile, m, out + m * PANEL);
+  if (tile.m == 1) return one<T>(panel, tile, out);
+  many<T>(panel, tile, out);
 }
 
 using PanelTimesTile = void (*)(const Panel&, const Tile&, float*);

@@ -12,6 +12,7 @@
 //   ADDS     whether numbers are scale * byte + addend
 // and a constructor (panel, block, lane), and words<S>(w), scale<S>(half), addend<S>(half) for the S-th 32 columns.
 #pragma once
+#include "inline.h"
 
 namespace bestiary::ISA {
 
@@ -25,7 +26,7 @@ inline Ints nibbles(Ints w) { return both(w, bytes(15)); }
 inline Ints high_nibbles(Ints w) { return nibbles(right<4>(w)); }
 
 // The words of 32 columns of which the low nibbles are the first 16 and the high ones the last 16.
-inline void split_nibbles(const uint8_t* p, Ints* w) {
+ALWAYS_INLINE void split_nibbles(const uint8_t* p, Ints* w) {
   for (int i = 0; i < 4; i++) {
     const Ints x = load(p + 64 * i);
     w[i] = nibbles(x);
@@ -34,12 +35,12 @@ inline void split_nibbles(const uint8_t* p, Ints* w) {
 }
 
 // Bits 0 to 3 of a word, each into the lowest bit of a byte.
-inline Ints spread(Ints x) { return both(multiply(nibbles(both(x, ints(15))), ints(0x00204081)), bytes(1)); }
+ALWAYS_INLINE Ints spread(Ints x) { return both(multiply(nibbles(both(x, ints(15))), ints(0x00204081)), bytes(1)); }
 
 template <int I> struct Index {
   static constexpr int value = I;
 };
-template <int N, class F> inline void unroll(F&& f) {
+template <int N, class F> ALWAYS_INLINE void unroll(F&& f) {
   if constexpr (N > 0) {
     unroll<N - 1>(f);
     f(Index<N - 1>{});
@@ -47,7 +48,7 @@ template <int N, class F> inline void unroll(F&& f) {
 }
 
 // Byte I of every lane, unsigned.
-template <int I> inline Ints byte_of(Ints x) { return both(right<8 * I>(x), ints(255)); }
+template <int I> ALWAYS_INLINE Ints byte_of(Ints x) { return both(right<8 * I>(x), ints(255)); }
 
 struct Simple {  // what blocks of 32 columns share
   static constexpr int COLUMNS = 32, HALVES = 1, OFFSET = 0, LIMIT = 15;
@@ -60,8 +61,8 @@ struct Q4_0 : Simple {
   Floats d;
   Q4_0(const Panel& panel, int64_t block, int lane)
       : p(panel.data + block * BYTES + lane * 4), d(halves(panel.data + block * BYTES + 256 + lane * 2)) {}
-  template <int S> void words(Ints* w) const { split_nibbles(p, w); }
-  template <int S> Floats scale(int) const { return d; }
+  template <int S> ALWAYS_INLINE void words(Ints* w) const { split_nibbles(p, w); }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return d; }
 };
 
 struct Q4_1 : Simple {
@@ -73,13 +74,13 @@ struct Q4_1 : Simple {
       : p(panel.data + block * BYTES + lane * 4),
         d(halves(panel.data + block * BYTES + 256 + lane * 2)),
         m(halves(panel.data + block * BYTES + 288 + lane * 2)) {}
-  template <int S> void words(Ints* w) const { split_nibbles(p, w); }
-  template <int S> Floats scale(int) const { return d; }
-  template <int S> Floats addend(int) const { return m; }
+  template <int S> ALWAYS_INLINE void words(Ints* w) const { split_nibbles(p, w); }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return d; }
+  template <int S> ALWAYS_INLINE Floats addend(int) const { return m; }
 };
 
 // Adds the fifth bits, of which `h` has one for each of the 32 columns.
-inline void add_fifth(Ints h, Ints* w) {
+ALWAYS_INLINE void add_fifth(Ints h, Ints* w) {
   unroll<8>([&](auto i) { w[i.value] = either(w[i.value], left<4>(spread(right<4 * i.value>(h)))); });
 }
 
@@ -89,11 +90,11 @@ struct Q5_0 : Simple {
   Floats d;
   Q5_0(const Panel& panel, int64_t block, int lane)
       : p(panel.data + block * BYTES + lane * 4), d(halves(panel.data + block * BYTES + 320 + lane * 2)) {}
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     split_nibbles(p, w);
     add_fifth(load(p + 256), w);
   }
-  template <int S> Floats scale(int) const { return d; }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return d; }
 };
 
 struct Q5_1 : Simple {
@@ -105,12 +106,12 @@ struct Q5_1 : Simple {
       : p(panel.data + block * BYTES + lane * 4),
         d(halves(panel.data + block * BYTES + 320 + lane * 2)),
         m(halves(panel.data + block * BYTES + 352 + lane * 2)) {}
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     split_nibbles(p, w);
     add_fifth(load(p + 256), w);
   }
-  template <int S> Floats scale(int) const { return d; }
-  template <int S> Floats addend(int) const { return m; }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return d; }
+  template <int S> ALWAYS_INLINE Floats addend(int) const { return m; }
 };
 
 struct Q8_0 : Simple {
@@ -120,10 +121,10 @@ struct Q8_0 : Simple {
   Floats d;
   Q8_0(const Panel& panel, int64_t block, int lane)
       : p(panel.data + block * BYTES + lane * 4), d(halves(panel.data + block * BYTES + 512 + lane * 2)) {}
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     for (int i = 0; i < 8; i++) w[i] = load(p + 64 * i);
   }
-  template <int S> Floats scale(int) const { return d; }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return d; }
 };
 
 struct Super {  // what blocks of 256 columns share
@@ -132,7 +133,7 @@ struct Super {  // what blocks of 256 columns share
 };
 
 // The S-th 32 columns of two bits each: four of them share 8 words.
-template <int S> inline void two_bits(const uint8_t* p, Ints* w) {
+template <int S> ALWAYS_INLINE void two_bits(const uint8_t* p, Ints* w) {
   for (int i = 0; i < 8; i++) w[i] = both(right<2 * (S % 4)>(load(p + 64 * (8 * (S / 4) + i))), bytes(3));
 }
 
@@ -148,12 +149,12 @@ struct Q2_K : Super {
     d = halves(h);
     least = multiply(halves(h + 32), floats(-1));
   }
-  template <int S> void words(Ints* w) const { two_bits<S>(p, w); }
-  template <int S> Ints entry(int half) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const { two_bits<S>(p, w); }
+  template <int S> ALWAYS_INLINE Ints entry(int half) const {
     return half ? byte_of<(2 * S + 1) % 4>(scales[S / 2]) : byte_of<2 * S % 4>(scales[S / 2]);
   }
-  template <int S> Floats scale(int half) const { return multiply(d, numbers(both(entry<S>(half), ints(15)))); }
-  template <int S> Floats addend(int half) const { return multiply(least, numbers(right<4>(entry<S>(half)))); }
+  template <int S> ALWAYS_INLINE Floats scale(int half) const { return multiply(d, numbers(both(entry<S>(half), ints(15)))); }
+  template <int S> ALWAYS_INLINE Floats addend(int half) const { return multiply(least, numbers(right<4>(entry<S>(half)))); }
 };
 
 struct Q3_K : Super {
@@ -170,11 +171,11 @@ struct Q3_K : Super {
     scales[3] = either(high_nibbles(b), left<4>(both(right<6>(c), three)));
     d = halves(panel.data + block * BYTES + 64 * 27 + lane * 2);
   }
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     two_bits<S>(p + 64 * 8, w);
     for (int i = 0; i < 8; i++) w[i] = either(w[i], left<2>(both(right<S>(load(p + 64 * i)), bytes(1))));
   }
-  template <int S> Floats scale(int half) const {
+  template <int S> ALWAYS_INLINE Floats scale(int half) const {
     const Ints x = half ? byte_of<(2 * S + 1) % 4>(scales[S / 2]) : byte_of<2 * S % 4>(scales[S / 2]);
     return multiply(d, numbers(subtract(x, ints(32))));
   }
@@ -194,12 +195,12 @@ struct SixBits {
     d = halves(h);
     least = multiply(halves(h + 32), floats(-1));
   }
-  template <int S> Floats scale(int) const { return multiply(d, numbers(byte_of<S % 4>(scales[S / 4]))); }
-  template <int S> Floats addend(int) const { return multiply(least, numbers(byte_of<S % 4>(minima[S / 4]))); }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return multiply(d, numbers(byte_of<S % 4>(scales[S / 4]))); }
+  template <int S> ALWAYS_INLINE Floats addend(int) const { return multiply(least, numbers(byte_of<S % 4>(minima[S / 4]))); }
 };
 
 // The S-th 32 columns of four bits each: two of them share 8 words.
-template <int S> inline void four_bits(const uint8_t* p, Ints* w) {
+template <int S> ALWAYS_INLINE void four_bits(const uint8_t* p, Ints* w) {
   for (int i = 0; i < 8; i++) w[i] = nibbles(right<4 * (S % 2)>(load(p + 64 * (8 * (S / 2) + i))));
 }
 
@@ -210,7 +211,7 @@ struct Q4_K : Super, SixBits {
   Q4_K(const Panel& panel, int64_t block, int lane)
       : SixBits(panel.data + block * BYTES + 64 * 32 + lane * 4, panel.data + block * BYTES + 64 * 35 + lane * 2),
         p(panel.data + block * BYTES + lane * 4) {}
-  template <int S> void words(Ints* w) const { four_bits<S>(p, w); }
+  template <int S> ALWAYS_INLINE void words(Ints* w) const { four_bits<S>(p, w); }
 };
 
 struct Q5_K : Super, SixBits {
@@ -220,7 +221,7 @@ struct Q5_K : Super, SixBits {
   Q5_K(const Panel& panel, int64_t block, int lane)
       : SixBits(panel.data + block * BYTES + 64 * 40 + lane * 4, panel.data + block * BYTES + 64 * 43 + lane * 2),
         p(panel.data + block * BYTES + lane * 4) {}
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     four_bits<S>(p, w);
     for (int i = 0; i < 8; i++) w[i] = either(w[i], left<4>(both(right<S>(load(p + 64 * (32 + i))), bytes(1))));
   }
@@ -234,7 +235,7 @@ struct Q6_K : Super {
       : p(panel.data + block * BYTES + lane * 4),
         scales(panel.data + block * BYTES + 64 * 48 + 32 + lane),
         d(halves(panel.data + block * BYTES + 64 * 48 + lane * 2)) {}
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     constexpr int HIGH = S / 4, QUARTER = S % 4;  // of 128 columns
     for (int i = 0; i < 8; i++) {
       const Ints low = nibbles(right<QUARTER & 2 ? 4 : 0>(load(p + 64 * (16 * HIGH + 8 * (QUARTER & 1) + i))));
@@ -242,7 +243,7 @@ struct Q6_K : Super {
       w[i] = either(low, left<4>(top));
     }
   }
-  template <int S> Floats scale(int half) const { return multiply(d, numbers(signed8(scales + 16 * (2 * S + half)))); }
+  template <int S> ALWAYS_INLINE Floats scale(int half) const { return multiply(d, numbers(signed8(scales + 16 * (2 * S + half)))); }
 };
 
 alignas(16) constexpr int8_t IQ4_VALUES[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -251,7 +252,7 @@ struct IQ4_NL : Q4_0 {
   static constexpr int OFFSET = 0;
   static constexpr bool SIGNED = true;
   using Q4_0::Q4_0;
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     split_nibbles(p, w);
     for (int i = 0; i < 8; i++) w[i] = lookup(IQ4_VALUES, w[i]);
   }
@@ -268,11 +269,11 @@ struct IQ4_XS : Super {
         d(halves(panel.data + block * BYTES + 64 * 33 + lane * 2)),
         low(load(p + 64 * 32)),
         high(words16(panel.data + block * BYTES + 64 * 33 + 32 + lane * 2)) {}
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     split_nibbles(p + 64 * 4 * S, w);
     for (int i = 0; i < 8; i++) w[i] = lookup(IQ4_VALUES, w[i]);
   }
-  template <int S> Floats scale(int) const {
+  template <int S> ALWAYS_INLINE Floats scale(int) const {
     const Ints x = either(both(right<4 * S>(low), ints(15)), left<4>(both(right<2 * S>(high), ints(3))));
     return multiply(d, numbers(subtract(x, ints(32))));
   }
@@ -291,11 +292,11 @@ struct MXFP4 : Simple {
     const Ints small = choose(greater(e, ints(0)), ints(0x00400000), ints(0x00200000));
     d = bits(choose(greater(e, ints(1)), left<23>(subtract(e, ints(1))), small));
   }
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     split_nibbles(p, w);
     for (int i = 0; i < 8; i++) w[i] = lookup(E2M1_VALUES, w[i]);
   }
-  template <int S> Floats scale(int) const { return d; }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return d; }
 };
 
 // One scale a row, before the words of the panel.
@@ -307,10 +308,10 @@ struct INT8 : Simple {
   INT8(const Panel& panel, int64_t block, int lane)
       : p(panel.data + 64 + block * BYTES + lane * 4),
         d(load_floats(reinterpret_cast<const float*>(panel.data) + lane)) {}
-  template <int S> void words(Ints* w) const {
+  template <int S> ALWAYS_INLINE void words(Ints* w) const {
     for (int i = 0; i < 8; i++) w[i] = load(p + 64 * i);
   }
-  template <int S> Floats scale(int) const { return d; }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return d; }
 };
 
 // Codes of four bits as in Q4_1; scale and addend of each group of columns, float32, behind the words of the panel.
@@ -322,9 +323,9 @@ struct INT4 : Simple {
   INT4(const Panel& panel, int64_t block, int lane)
       : p(panel.data + block * BYTES + lane * 4),
         s(reinterpret_cast<const float*>(panel.data + panel.blocks * BYTES) + block * 32 / panel.group * 32 + lane) {}
-  template <int S> void words(Ints* w) const { split_nibbles(p, w); }
-  template <int S> Floats scale(int) const { return load_floats(s); }
-  template <int S> Floats addend(int) const { return load_floats(s + 16); }
+  template <int S> ALWAYS_INLINE void words(Ints* w) const { split_nibbles(p, w); }
+  template <int S> ALWAYS_INLINE Floats scale(int) const { return load_floats(s); }
+  template <int S> ALWAYS_INLINE Floats addend(int) const { return load_floats(s + 16); }
 };
 
 }  // namespace bestiary::ISA

@@ -53,6 +53,24 @@ inline Ints four(const int8_t* a) {  // the same four bytes in every lane
   return _mm256_set1_epi32(word);
 }
 
+// Word I of 16 bytes that are in both halves, in every lane.
+template <int I> inline Ints word_of(Ints a) { return _mm256_shuffle_epi32(a, I * 0x55); }
+inline Ints sixteen(const int8_t* a) {  // the same 16 bytes in both halves
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(a)));
+}
+// COUNT words of a, each in every lane.  Half of them are shuffled out of one load: as many loads as products would wait
+// for each other.
+template <int COUNT> inline void words_of(const int8_t* a, Ints* words) {
+  const Ints some = sixteen(a);
+  words[0] = word_of<0>(some);
+  words[1] = word_of<1>(some);
+  if (COUNT == 8) {
+    words[2] = word_of<2>(some);
+    words[3] = word_of<3>(some);
+  }
+  for (int i = COUNT / 2; i < COUNT; i++) words[i] = four(a + 4 * i);
+}
+
 // The sum over COUNT words of w (unsigned bytes, at most LIMIT) times a (signed bytes), lane by lane.
 //
 // A product of two pairs is at most 2 * 127 * LIMIT, so that sums of several still fit 16 bits.
@@ -60,10 +78,11 @@ template <int COUNT, int LIMIT> inline Ints dot(const Ints* w, const int8_t* a) 
   constexpr int FIT = 32767 / (2 * 127 * LIMIT);
   constexpr int CHAIN = FIT >= COUNT ? COUNT : FIT >= 4 ? 4 : FIT >= 2 ? 2 : 1;
   const Ints ones = _mm256_set1_epi16(1);
-  Ints c{};
+  Ints c{}, words[COUNT];
+  words_of<COUNT>(a, words);
   for (int i = 0; i < COUNT; i += CHAIN) {
-    Ints sum = _mm256_maddubs_epi16(w[i], four(a + 4 * i));
-    for (int j = 1; j < CHAIN; j++) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[i + j], four(a + 4 * (i + j))));
+    Ints sum = _mm256_maddubs_epi16(w[i], words[i]);
+    for (int j = 1; j < CHAIN; j++) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[i + j], words[i + j]));
     const Ints part = _mm256_madd_epi16(sum, ones);
     c = i == 0 ? part : _mm256_add_epi32(c, part);
   }
@@ -72,9 +91,10 @@ template <int COUNT, int LIMIT> inline Ints dot(const Ints* w, const int8_t* a) 
 // The same for signed bytes on both sides, of which a is never -128.
 template <int COUNT> inline Ints dot_signed(const Ints* w, const int8_t* a) {
   const Ints ones = _mm256_set1_epi16(1);
-  Ints c{};
+  Ints c{}, words[COUNT];
+  words_of<COUNT>(a, words);
   for (int i = 0; i < COUNT; i++) {
-    const Ints p = _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(four(a + 4 * i), w[i]));
+    const Ints p = _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(words[i], w[i]));
     const Ints part = _mm256_madd_epi16(p, ones);
     c = i == 0 ? part : _mm256_add_epi32(c, part);
   }
