@@ -68,11 +68,12 @@ template <class T> struct Parts<T, 4> : Decoded<T, 0, 1, 2, 3> {
   using Decoded<T, 0, 1, 2, 3>::Decoded;
 };
 
-// Asks for the next group of a panel that is read once, front to back.
-template <class T> ALWAYS_INLINE void read_ahead(const Panel& panel, int64_t block, int group) {
-  constexpr int LINES = (T::BYTES / (T::COLUMNS / GROUP) + 63) / 64;
-  const uint8_t* next = panel.data + block * T::BYTES + AHEAD + group * LINES * 64;
-  for (int i = 0; i < LINES; i++) prefetch(next + i * 64);
+// Cache lines that a group of 16 rows takes.
+template <class T> constexpr int LINES = (T::BYTES / (T::COLUMNS / GROUP) + 63) / 64;
+
+// What will be read AHEAD bytes after a group.
+template <class T> ALWAYS_INLINE const uint8_t* after(const Panel& panel, int64_t block, int group) {
+  return panel.data + block * T::BYTES + AHEAD + group * LINES<T> * 64;
 }
 
 // A panel times one row; sums [16].  Parts take turns, so that memory is read evenly.
@@ -85,7 +86,7 @@ template <class T> inline void one(const Panel& panel, const Tile& given, float*
     const Parts<T, PARTS> decoded(panel, block);
     unroll<GROUPS>([&](auto s) ALWAYS {
       constexpr int S = decltype(s)::value;
-      read_ahead<T>(panel, block, S);
+      for (int i = 0; i < LINES<T>; i++) prefetch(after<T>(panel, block, S) + i * 64);
       unroll<PARTS>([&](auto of) ALWAYS {
         constexpr int P = decltype(of)::value;
         acc[P] = product<T>(acc[P], group_of<T, S>(decoded.parts[P]), tile, block * GROUPS + S);
@@ -106,7 +107,7 @@ template <class T> inline void many(const Panel& panel, const Tile& given, float
     unroll<GROUPS>([&](auto s) ALWAYS {
       constexpr int S = decltype(s)::value;
       const int64_t place = (block * GROUPS + S) * tile.m;
-      read_ahead<T>(panel, block, S);
+      for (int i = 0; i < LINES<T>; i++) prefetch(after<T>(panel, block, S) + i * 64);
       unroll<PARTS>([&](auto of) ALWAYS {
         constexpr int P = decltype(of)::value;
         const Group<T> g = group_of<T, S>(decoded.parts[P]);
