@@ -59,7 +59,9 @@ inline float scale_of(const PlainWeight& w, int64_t row, int64_t column, int64_t
 
 // --- a few rows of x: each row of W is read once, and summed with R others against M of x
 
-template <class W, int R, int M>
+// Where they are multiplied for the first time, the R rows after these are asked for: four at once are too many, and each
+// too short, for the processor to guess what comes.
+template <class W, int R, int M, bool FIRST>
 inline void dots(const PlainWeight& w, const float* x, int64_t columns, int64_t row, float out[R][M]) {
   const uint8_t* p[R];
   for (int r = 0; r < R; r++) p[r] = static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES;
@@ -71,12 +73,16 @@ inline void dots(const PlainWeight& w, const float* x, int64_t columns, int64_t 
     Floats sums[R][M];
     for (auto& of_row : sums)
       for (Floats& sum : of_row) sum = floats(0);
-    for (int64_t i = start; i < whole; i += LANES)
+    for (int64_t i = start; i < whole; i += LANES) {
+      if (FIRST && i * W::BYTES % 64 == 0)
+        for (int r = 0; r < R; r++) prefetch(p[r] + (R * w.stride + i) * W::BYTES);
+      Floats of_x[M];
+      for (int m = 0; m < M; m++) of_x[m] = load_floats(x + m * columns + i);
       for (int r = 0; r < R; r++) {
-        if (M == 1 && i * W::BYTES % 64 == 0) prefetch(p[r] + i * W::BYTES + 1024);
         const Floats v = W::get(p[r], i);
-        for (int m = 0; m < M; m++) sums[r][m] = fused(v, load_floats(x + m * columns + i), sums[r][m]);
+        for (int m = 0; m < M; m++) sums[r][m] = fused(v, of_x[m], sums[r][m]);
       }
+    }
     for (int r = 0; r < R; r++) {
       const float scale = scale_of(w, row + r, start, columns);
       for (int m = 0; m < M; m++) {
@@ -101,18 +107,19 @@ inline void put_dots(const PlainWeight& w, int64_t y_type, int64_t row, int64_t 
   });
 }
 
+template <class W, int R, int M, bool FIRST>
+inline void some_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, int64_t m) {
+  float out[R][M];
+  dots<W, R, M, FIRST>(w, a.scratch + m * a.columns, a.columns, row, out);
+  put_dots<R, M>(w, a.y_type, row, m, out);
+}
+
 template <class W, int R> inline void few_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row) {
-  int64_t m = 0;
-  for (; m + 2 <= a.rows; m += 2) {
-    float out[R][2];
-    dots<W, R, 2>(w, a.scratch + m * a.columns, a.columns, row, out);
-    put_dots<R, 2>(w, a.y_type, row, m, out);
-  }
-  if (m < a.rows) {
-    float out[R][1];
-    dots<W, R, 1>(w, a.scratch + m * a.columns, a.columns, row, out);
-    put_dots<R, 1>(w, a.y_type, row, m, out);
-  }
+  if (a.rows == 1) return some_rows<W, R, 1, true>(a, w, row, 0);
+  some_rows<W, R, 2, true>(a, w, row, 0);
+  int64_t m = 2;
+  for (; m + 2 <= a.rows; m += 2) some_rows<W, R, 2, false>(a, w, row, m);
+  if (m < a.rows) some_rows<W, R, 1, false>(a, w, row, m);
 }
 
 // --- many rows of x: 16 rows of W become float32 columns, which all rows of x pass over
@@ -120,7 +127,7 @@ template <class W, int R> inline void few_rows(const PlainLinearArguments& a, co
 constexpr int64_t DEEP = 256;     // columns at a time
 constexpr int64_t SIDE = 16;      // rows of W
 constexpr int64_t TALL = 6;       // rows of x in registers
-constexpr int64_t FEW = 16;       // rows of x up to which the other way is better
+constexpr int64_t FEW = 12;       // rows of x up to which the other way is better
 constexpr int64_t ROWS_AT_ONCE = 96;
 
 template <class W> inline void widen(const PlainWeight& w, int64_t row, int64_t first, int64_t deep, int64_t columns, float* out) {
@@ -132,11 +139,15 @@ template <class W> inline void widen(const PlainWeight& w, int64_t row, int64_t 
     }
     const uint8_t* p = static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES;
     int64_t i = 0;
-    for (; i + LANES <= deep; i += LANES) {
-      float v[LANES];
-      store(v, W::get(p, first + i));
-      for (int j = 0; j < LANES; j++) out[(i + j) * SIDE + r] = v[j];
-    }
+    if (r % LANES == 0 && r + LANES <= there)
+      for (; i + LANES <= deep; i += LANES) {
+        Floats square[LANES];
+        for (int j = 0; j < LANES; j++) square[j] = W::get(p + j * w.stride * W::BYTES, first + i);
+        transpose(square);
+        for (int j = 0; j < LANES; j++) store(out + (i + j) * SIDE + r, square[j]);
+      }
+    else if (r - r % LANES + LANES <= there)
+      i = deep / LANES * LANES;  // done with the first of these rows
     for (; i < deep; i++) out[i * SIDE + r] = W::one(p, first + i);
     if (w.scales)
       for (i = 0; i < deep; i++) out[i * SIDE + r] *= scale_of(w, row + r, first + i, columns);
@@ -172,7 +183,9 @@ template <class W> inline void many_rows(const PlainLinearArguments& a, const Pl
       const float* x = a.scratch + top * a.columns + first;
       int64_t m = 0;
       for (; m + TALL <= count; m += TALL) block<TALL>(x + m * a.columns, a.columns, panel, deep, sums + m * SIDE);
-      for (; m < count; m++) block<1>(x + m * a.columns, a.columns, panel, deep, sums + m * SIDE);
+      for (; m + 4 <= count; m += 4) block<4>(x + m * a.columns, a.columns, panel, deep, sums + m * SIDE);
+      for (; m + 2 <= count; m += 2) block<2>(x + m * a.columns, a.columns, panel, deep, sums + m * SIDE);
+      if (m < count) block<1>(x + m * a.columns, a.columns, panel, deep, sums + m * SIDE);
     }
     const int64_t there = least(SIDE, w.rows - row);
     with_type(a.y_type, [&](auto type) {
