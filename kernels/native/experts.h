@@ -106,7 +106,7 @@ inline void multiply_expert(const ExpertsArguments& a, const ExpertStack& w, con
   const PlainWeight weight{static_cast<const uint8_t*>(w.data) + expert * stride, w.type, w.rows, w.columns, nullptr, 1, 1, target, w.rows, nullptr};
   PlainLinearArguments one{};
   one.rows = rows, one.columns = w.columns, one.scratch = static_cast<float*>(input), one.y_type = a.type;
-  multiply_plain_some(one, weight, piece * each, least(w.rows, (piece + 1) * each));
+  multiply_plain_some(one, weight, piece * each, least(w.rows, (piece + 1) * each), false);
 }
 
 // Only experts that were chosen have pieces.

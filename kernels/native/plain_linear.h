@@ -18,6 +18,15 @@ struct RowBrain16 {
   static Floats get(const uint8_t* p, int64_t i) { return bits(left<16>(words16(p + 2 * i))); }
   static float one(const uint8_t* p, int64_t i) { return brain_to_float(reinterpret_cast<const uint16_t*>(p)[i]); }
 };
+// The same two vectors at a time, the numbers at even places and those at odd ones, for which x lies so too: half of the
+// work of widening them one vector at a time.
+struct RowBrainPairs : RowBrain16 {
+  static void get_two(const uint8_t* p, int64_t i, Floats* v) {
+    const Ints w = load(p + 2 * i);
+    v[0] = bits(left<16>(w));
+    v[1] = bits(both(w, ints(static_cast<int32_t>(0xffff0000))));
+  }
+};
 struct RowHalf16 {
   static constexpr int BYTES = 2;
   static Floats get(const uint8_t* p, int64_t i) { return halves(p + 2 * i); }
@@ -39,6 +48,16 @@ struct RowFloat8 {
     return from_bits(to_bits(value) | (x & 0x80) << 24);
   }
 };
+
+// Vectors that a reader gives at once.
+template <class W> constexpr int AT_ONCE = 1;
+template <> constexpr int AT_ONCE<RowBrainPairs> = 2;
+template <class W> inline void get_some(const uint8_t* p, int64_t i, Floats* v) {
+  if constexpr (AT_ONCE<W> == 2)
+    W::get_two(p, i, v);
+  else
+    v[0] = W::get(p, i);
+}
 
 template <class F> inline void with_rows(int64_t type, F&& f) {
   switch (type) {
@@ -63,24 +82,27 @@ inline float scale_of(const PlainWeight& w, int64_t row, int64_t column, int64_t
 // too short, for the processor to guess what comes.
 template <class W, int R, int M, bool FIRST>
 inline void dots(const PlainWeight& w, const float* x, int64_t columns, int64_t row, float out[R][M]) {
+  constexpr int VECTORS = AT_ONCE<W>, STEP = VECTORS * LANES;
   const uint8_t* p[R];
   for (int r = 0; r < R; r++) p[r] = static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES;
   for (int r = 0; r < R; r++)
     for (int m = 0; m < M; m++) out[r][m] = 0;
   const int64_t run = run_of(w, columns);
   for (int64_t start = 0; start < columns; start += run) {
-    const int64_t end = least(columns, start + run), whole = start + (end - start) / LANES * LANES;
+    const int64_t end = least(columns, start + run), whole = start + (end - start) / STEP * STEP;
     Floats sums[R][M];
     for (auto& of_row : sums)
       for (Floats& sum : of_row) sum = floats(0);
-    for (int64_t i = start; i < whole; i += LANES) {
+    for (int64_t i = start; i < whole; i += STEP) {
       if (FIRST && i * W::BYTES % 64 == 0)
         for (int r = 0; r < R; r++) prefetch(p[r] + (R * w.stride + i) * W::BYTES);
-      Floats of_x[M];
-      for (int m = 0; m < M; m++) of_x[m] = load_floats(x + m * columns + i);
+      Floats of_x[M][VECTORS], of_w[VECTORS];
+      for (int m = 0; m < M; m++)
+        for (int j = 0; j < VECTORS; j++) of_x[m][j] = load_floats(x + m * columns + i + j * LANES);
       for (int r = 0; r < R; r++) {
-        const Floats v = W::get(p[r], i);
-        for (int m = 0; m < M; m++) sums[r][m] = fused(v, of_x[m], sums[r][m]);
+        get_some<W>(p[r], i, of_w);
+        for (int m = 0; m < M; m++)
+          for (int j = 0; j < VECTORS; j++) sums[r][m] = fused(of_w[j], of_x[m][j], sums[r][m]);
       }
     }
     for (int r = 0; r < R; r++) {
@@ -204,12 +226,25 @@ template <class W> inline void many_rows(const PlainLinearArguments& a, const Pl
 
 inline int64_t widen_pieces(const void* arguments) { return static_cast<const PlainLinearArguments*>(arguments)->rows; }
 
+// Whether x lies as RowBrainPairs needs it.
+inline bool in_pairs(const PlainLinearArguments& a) {
+  if (a.rows > FEW) return false;
+  for (int64_t i = 0; i < a.count; i++)
+    if (a.weights[i].type != BF16) return false;
+  return true;
+}
+
 inline void widen_row(const void* arguments, int64_t row) {
   const auto& a = *static_cast<const PlainLinearArguments*>(arguments);
   with_type(a.x_type, [&](auto type) {
     using T = decltype(type);
     const auto* x = at<T>(a.x, row * a.x_stride);
-    for (int64_t i = 0; i < a.columns; i++) a.scratch[row * a.columns + i] = T::get(x[i]);
+    float* out = a.scratch + row * a.columns;
+    int64_t i = 0;
+    if (in_pairs(a))
+      for (; i + 2 * LANES <= a.columns; i += 2 * LANES)
+        for (int j = 0; j < 2 * LANES; j++) out[i + j % 2 * LANES + j / 2] = T::get(x[i + j]);
+    for (; i < a.columns; i++) out[i] = T::get(x[i]);
   });
 }
 
@@ -219,14 +254,16 @@ inline int64_t plain_piece_rows(const PlainLinearArguments& a, const PlainWeight
   return most(4, least(65536 / bytes, parts(w.rows, 16)) / 4 * 4);
 }
 
-// Rows `row` to `last` of one weight, which are a piece, times all rows of a.
-inline void multiply_plain_some(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, int64_t last) {
-  with_rows(w.type, [&](auto type) {
-    using W = decltype(type);
-    if (a.rows > FEW) return many_rows<W>(a, w, row);
-    for (; row + 4 <= last; row += 4) few_rows<W, 4>(a, w, row);
-    for (; row < last; row++) few_rows<W, 1>(a, w, row);
-  });
+template <class W> inline void multiply_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, int64_t last) {
+  if (a.rows > FEW) return many_rows<W>(a, w, row);
+  for (; row + 4 <= last; row += 4) few_rows<W, 4>(a, w, row);
+  for (; row < last; row++) few_rows<W, 1>(a, w, row);
+}
+
+// Rows `row` to `last` of one weight, which are a piece, times all rows of a; `pairs` says how these lie.
+inline void multiply_plain_some(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, int64_t last, bool pairs) {
+  if (pairs) return multiply_rows<RowBrainPairs>(a, w, row, last);
+  with_rows(w.type, [&](auto type) { multiply_rows<decltype(type)>(a, w, row, last); });
 }
 
 inline int64_t plain_pieces(const void* arguments) {
@@ -246,7 +283,7 @@ inline void multiply_plain(const void* arguments, int64_t piece) {
   }
   const PlainWeight& w = a.weights[i];
   const int64_t each = plain_piece_rows(a, w);
-  multiply_plain_some(a, w, piece * each, least(w.rows, (piece + 1) * each));
+  multiply_plain_some(a, w, piece * each, least(w.rows, (piece + 1) * each), in_pairs(a));
 }
 
 }  // namespace bestiary::ISA
