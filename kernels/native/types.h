@@ -50,6 +50,13 @@ template <int N, class F> ALWAYS_INLINE void unroll(F&& f) {
 // Byte I of every lane, unsigned.
 template <int I> ALWAYS_INLINE Ints byte_of(Ints x) { return both(right<8 * I>(x), ints(255)); }
 
+// Bits of every byte, moved N places to the right, or to the left where N is negative, to where `mask` has them.
+template <int N> ALWAYS_INLINE Ints picked(Ints x, int8_t mask) {
+  if constexpr (N > 0) x = right<N>(x);
+  if constexpr (N < 0) x = left<-N>(x);
+  return both(x, bytes(mask));
+}
+
 struct Simple {  // what blocks of 32 columns share
   static constexpr int COLUMNS = 32, HALVES = 1, OFFSET = 0, LIMIT = 15;
   static constexpr bool SIGNED = false, ADDS = false;
@@ -134,7 +141,7 @@ struct Super {  // what blocks of 256 columns share
 
 // The S-th 32 columns of two bits each: four of them share 8 words.
 template <int S> ALWAYS_INLINE void two_bits(const uint8_t* p, Ints* w) {
-  for (int i = 0; i < 8; i++) w[i] = both(right<2 * (S % 4)>(load(p + 64 * (8 * (S / 4) + i))), bytes(3));
+  for (int i = 0; i < 8; i++) w[i] = picked<2 * (S % 4)>(load(p + 64 * (8 * (S / 4) + i)), 3);
 }
 
 struct Q2_K : Super {
@@ -173,7 +180,7 @@ struct Q3_K : Super {
   }
   template <int S> ALWAYS_INLINE void words(Ints* w) const {
     two_bits<S>(p + 64 * 8, w);
-    for (int i = 0; i < 8; i++) w[i] = either(w[i], left<2>(both(right<S>(load(p + 64 * i)), bytes(1))));
+    for (int i = 0; i < 8; i++) w[i] = either(w[i], picked<S - 2>(load(p + 64 * i), 4));
   }
   template <int S> ALWAYS_INLINE Floats scale(int half) const {
     const Ints x = half ? byte_of<(2 * S + 1) % 4>(scales[S / 2]) : byte_of<2 * S % 4>(scales[S / 2]);
@@ -201,7 +208,7 @@ struct SixBits {
 
 // The S-th 32 columns of four bits each: two of them share 8 words.
 template <int S> ALWAYS_INLINE void four_bits(const uint8_t* p, Ints* w) {
-  for (int i = 0; i < 8; i++) w[i] = nibbles(right<4 * (S % 2)>(load(p + 64 * (8 * (S / 2) + i))));
+  for (int i = 0; i < 8; i++) w[i] = picked<4 * (S % 2)>(load(p + 64 * (8 * (S / 2) + i)), 15);
 }
 
 struct Q4_K : Super, SixBits {
@@ -223,7 +230,7 @@ struct Q5_K : Super, SixBits {
         p(panel.data + block * BYTES + lane * 4) {}
   template <int S> ALWAYS_INLINE void words(Ints* w) const {
     four_bits<S>(p, w);
-    for (int i = 0; i < 8; i++) w[i] = either(w[i], left<4>(both(right<S>(load(p + 64 * (32 + i))), bytes(1))));
+    for (int i = 0; i < 8; i++) w[i] = either(w[i], picked<S - 4>(load(p + 64 * (32 + i)), 16));
   }
 };
 
@@ -238,9 +245,8 @@ struct Q6_K : Super {
   template <int S> ALWAYS_INLINE void words(Ints* w) const {
     constexpr int HIGH = S / 4, QUARTER = S % 4;  // of 128 columns
     for (int i = 0; i < 8; i++) {
-      const Ints low = nibbles(right<QUARTER & 2 ? 4 : 0>(load(p + 64 * (16 * HIGH + 8 * (QUARTER & 1) + i))));
-      const Ints top = both(right<2 * QUARTER>(load(p + 64 * (32 + 8 * HIGH + i))), bytes(3));
-      w[i] = either(low, left<4>(top));
+      const Ints low = picked<QUARTER & 2 ? 4 : 0>(load(p + 64 * (16 * HIGH + 8 * (QUARTER & 1) + i)), 15);
+      w[i] = either(low, picked<2 * QUARTER - 4>(load(p + 64 * (32 + 8 * HIGH + i)), 48));
     }
   }
   template <int S> ALWAYS_INLINE Floats scale(int half) const { return multiply(d, numbers(signed8(scales + 16 * (2 * S + half)))); }
