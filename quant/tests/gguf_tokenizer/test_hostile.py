@@ -64,6 +64,8 @@ CASES = [
     case("The merge 'a ' is not two tokens", merges=["a "], more=PRE),
     case("The merge ' a' is not two tokens", merges=[" a"], more=PRE),
     case("The merge 'a b ' is not two tokens", merges=["a b "], more=PRE),
+    case("The merge 'a b a' is not two tokens", merges=["a b a", "b"], more=PRE),
+    case("The merge 'a\\x00b' is not two tokens", merges=["a\0b"], more=PRE),
     case("is not two tokens", merges=["a" * 10_000_000 + " b"], more=PRE),
     case("is not two tokens", "gemma4", merges=["a c"]),
     # Scores
