@@ -153,27 +153,24 @@ constexpr int64_t FEW = 12;       // rows of x up to which the other way is bett
 constexpr int64_t ROWS_AT_ONCE = 96;
 
 template <class W> inline void widen(const PlainWeight& w, int64_t row, int64_t first, int64_t deep, int64_t columns, float* out) {
-  const int64_t there = least(SIDE, w.rows - row);
-  for (int64_t r = 0; r < SIDE; r++) {
-    if (r >= there) {
-      for (int64_t i = 0; i < deep; i++) out[i * SIDE + r] = 0;
-      continue;
+  const int64_t there = least(SIDE, w.rows - row), whole = deep / LANES * LANES;
+  const auto row_at = [&](int64_t r) { return static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES; };
+  int64_t r = 0;
+  for (; r + LANES <= there; r += LANES) {
+    for (int64_t i = 0; i < whole; i += LANES) {
+      Floats square[LANES];
+      for (int j = 0; j < LANES; j++) square[j] = W::get(row_at(r + j), first + i);
+      transpose(square);
+      for (int j = 0; j < LANES; j++) store(out + (i + j) * SIDE + r, square[j]);
     }
-    const uint8_t* p = static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES;
-    int64_t i = 0;
-    if (r % LANES == 0 && r + LANES <= there)
-      for (; i + LANES <= deep; i += LANES) {
-        Floats square[LANES];
-        for (int j = 0; j < LANES; j++) square[j] = W::get(p + j * w.stride * W::BYTES, first + i);
-        transpose(square);
-        for (int j = 0; j < LANES; j++) store(out + (i + j) * SIDE + r, square[j]);
-      }
-    else if (r - r % LANES + LANES <= there)
-      i = deep / LANES * LANES;  // done with the first of these rows
-    for (; i < deep; i++) out[i * SIDE + r] = W::one(p, first + i);
-    if (w.scales)
-      for (i = 0; i < deep; i++) out[i * SIDE + r] *= scale_of(w, row + r, first + i, columns);
+    for (int j = 0; j < LANES; j++)
+      for (int64_t i = whole; i < deep; i++) out[i * SIDE + r + j] = W::one(row_at(r + j), first + i);
   }
+  for (; r < SIDE; r++)
+    for (int64_t i = 0; i < deep; i++) out[i * SIDE + r] = r < there ? W::one(row_at(r), first + i) : 0;
+  if (w.scales)
+    for (r = 0; r < there; r++)
+      for (int64_t i = 0; i < deep; i++) out[i * SIDE + r] *= scale_of(w, row + r, first + i, columns);
 }
 
 template <int M> inline void block(const float* x, int64_t stride, const float* w, int64_t deep, float* sums) {
