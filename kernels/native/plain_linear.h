@@ -76,26 +76,75 @@ inline float scale_of(const PlainWeight& w, int64_t row, int64_t column, int64_t
   return w.scales ? w.scales[row / w.scale_rows * parts(columns, w.scale_columns) + column / w.scale_columns] : 1.0f;
 }
 
-// --- a few rows of x: each row of W is read once, and summed with R others against M of x
+template <class W> inline const uint8_t* row_at(const PlainWeight& w, int64_t row) {
+  return static_cast<const uint8_t*>(w.data) + row * w.stride * W::BYTES;
+}
 
-// Where they are multiplied for the first time, the R rows after these are asked for: four at once are too many, and each
-// too short, for the processor to guess what comes.
-template <class W, int R, int M, bool FIRST>
-inline void dots(const PlainWeight& w, const float* x, int64_t columns, int64_t row, float out[R][M]) {
+// --- one row of x: W is read as it lies
+
+constexpr int64_t ROW_AHEAD = 1024;  // bytes that are asked for before they are used
+
+template <class W> inline float dot(const PlainWeight& w, const float* x, int64_t columns, int64_t row) {
+  // So many sums that no addition waits for the one before.
+  constexpr int SUMS = 8, VECTORS = AT_ONCE<W>;
+  constexpr int64_t STEP = SUMS * LANES;
+  const uint8_t* p = row_at<W>(w, row);
+  float out = 0;
+  const int64_t run = run_of(w, columns);
+  for (int64_t start = 0; start < columns; start += run) {
+    const int64_t end = least(columns, start + run);
+    Floats sums[SUMS];
+    for (Floats& sum : sums) sum = floats(0);
+    int64_t i = start;
+    for (; i + STEP <= end; i += STEP) {
+      for (int64_t b = 0; b < STEP * W::BYTES; b += 64) prefetch(p + i * W::BYTES + ROW_AHEAD + b);
+      for (int s = 0; s < SUMS; s += VECTORS) {
+        Floats of_w[VECTORS];
+        get_some<W>(p, i + s * LANES, of_w);
+        for (int j = 0; j < VECTORS; j++) sums[s + j] = fused(of_w[j], load_floats(x + i + (s + j) * LANES), sums[s + j]);
+      }
+    }
+    for (; i + VECTORS * LANES <= end; i += VECTORS * LANES) {
+      Floats of_w[VECTORS];
+      get_some<W>(p, i, of_w);
+      for (int j = 0; j < VECTORS; j++) sums[j] = fused(of_w[j], load_floats(x + i + j * LANES), sums[j]);
+    }
+    Floats all = floats(0);
+    for (const Floats& sum : sums) all = add(all, sum);
+    float sum = total(all);
+    for (; i < end; i++) sum += W::one(p, i) * x[i];
+    out += sum * scale_of(w, row, start, columns);
+  }
+  return out;
+}
+
+// --- a few rows of x: each row of W is read once from memory, and summed with R others against M of x at a time
+
+// Of the R rows after these each turn asks for its share: they are too many at once, and each too short, for the
+// processor to guess what comes.
+struct Turn {
+  int64_t number, of;
+};
+
+template <class W, int R, int M>
+inline void dots(const PlainWeight& w, const float* x, int64_t columns, int64_t row, Turn turn, float out[R][M]) {
   constexpr int VECTORS = AT_ONCE<W>, STEP = VECTORS * LANES;
   const uint8_t* p[R];
-  for (int r = 0; r < R; r++) p[r] = static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES;
+  for (int r = 0; r < R; r++) p[r] = row_at<W>(w, row + r);
   for (int r = 0; r < R; r++)
     for (int m = 0; m < M; m++) out[r][m] = 0;
   const int64_t run = run_of(w, columns);
+  int64_t asked = turn.number * 64;
   for (int64_t start = 0; start < columns; start += run) {
     const int64_t end = least(columns, start + run), whole = start + (end - start) / STEP * STEP;
     Floats sums[R][M];
     for (auto& of_row : sums)
       for (Floats& sum : of_row) sum = floats(0);
     for (int64_t i = start; i < whole; i += STEP) {
-      if (FIRST && i * W::BYTES % 64 == 0)
-        for (int r = 0; r < R; r++) prefetch(p[r] + (R * w.stride + i) * W::BYTES);
+      if (i * W::BYTES >= asked) {
+        for (int r = 0; r < R; r++) prefetch(p[r] + R * w.stride * W::BYTES + asked);
+        asked += turn.of * 64;
+      }
       Floats of_x[M][VECTORS], of_w[VECTORS];
       for (int m = 0; m < M; m++)
         for (int j = 0; j < VECTORS; j++) of_x[m][j] = load_floats(x + m * columns + i + j * LANES);
@@ -129,19 +178,24 @@ inline void put_dots(const PlainWeight& w, int64_t y_type, int64_t row, int64_t 
   });
 }
 
-template <class W, int R, int M, bool FIRST>
-inline void some_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, int64_t m) {
+template <class W, int R, int M>
+inline void some_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, Turn turn) {
   float out[R][M];
-  dots<W, R, M, FIRST>(w, a.scratch + m * a.columns, a.columns, row, out);
+  const int64_t m = turn.number * 2;
+  dots<W, R, M>(w, a.scratch + m * a.columns, a.columns, row, turn, out);
   put_dots<R, M>(w, a.y_type, row, m, out);
 }
 
 template <class W, int R> inline void few_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row) {
-  if (a.rows == 1) return some_rows<W, R, 1, true>(a, w, row, 0);
-  some_rows<W, R, 2, true>(a, w, row, 0);
-  int64_t m = 2;
-  for (; m + 2 <= a.rows; m += 2) some_rows<W, R, 2, false>(a, w, row, m);
-  if (m < a.rows) some_rows<W, R, 1, false>(a, w, row, m);
+  if (a.rows == 1) {
+    float out[R][1];
+    for (int r = 0; r < R; r++) out[r][0] = dot<W>(w, a.scratch, a.columns, row + r);
+    return put_dots<R, 1>(w, a.y_type, row, 0, out);
+  }
+  const int64_t turns = parts(a.rows, 2);
+  int64_t turn = 0;
+  for (; turn < a.rows / 2; turn++) some_rows<W, R, 2>(a, w, row, {turn, turns});
+  if (turn < turns) some_rows<W, R, 1>(a, w, row, {turn, turns});
 }
 
 // --- many rows of x: 16 rows of W become float32 columns, which all rows of x pass over
@@ -154,20 +208,19 @@ constexpr int64_t ROWS_AT_ONCE = 96;
 
 template <class W> inline void widen(const PlainWeight& w, int64_t row, int64_t first, int64_t deep, int64_t columns, float* out) {
   const int64_t there = least(SIDE, w.rows - row), whole = deep / LANES * LANES;
-  const auto row_at = [&](int64_t r) { return static_cast<const uint8_t*>(w.data) + (row + r) * w.stride * W::BYTES; };
   int64_t r = 0;
   for (; r + LANES <= there; r += LANES) {
     for (int64_t i = 0; i < whole; i += LANES) {
       Floats square[LANES];
-      for (int j = 0; j < LANES; j++) square[j] = W::get(row_at(r + j), first + i);
+      for (int j = 0; j < LANES; j++) square[j] = W::get(row_at<W>(w, row + r + j), first + i);
       transpose(square);
       for (int j = 0; j < LANES; j++) store(out + (i + j) * SIDE + r, square[j]);
     }
     for (int j = 0; j < LANES; j++)
-      for (int64_t i = whole; i < deep; i++) out[i * SIDE + r + j] = W::one(row_at(r + j), first + i);
+      for (int64_t i = whole; i < deep; i++) out[i * SIDE + r + j] = W::one(row_at<W>(w, row + r + j), first + i);
   }
   for (; r < SIDE; r++)
-    for (int64_t i = 0; i < deep; i++) out[i * SIDE + r] = r < there ? W::one(row_at(r), first + i) : 0;
+    for (int64_t i = 0; i < deep; i++) out[i * SIDE + r] = r < there ? W::one(row_at<W>(w, row + r), first + i) : 0;
   if (w.scales)
     for (r = 0; r < there; r++)
       for (int64_t i = 0; i < deep; i++) out[i * SIDE + r] *= scale_of(w, row + r, first + i, columns);
@@ -247,8 +300,9 @@ inline void widen_row(const void* arguments, int64_t row) {
 
 inline int64_t plain_piece_rows(const PlainLinearArguments& a, const PlainWeight& w) {
   if (a.rows > FEW) return SIDE;
+  // Long pieces: memory is read fastest where nothing is jumped over.
   const int64_t bytes = most(1, a.columns * row_bytes(w.type));
-  return most(4, least(65536 / bytes, parts(w.rows, 16)) / 4 * 4);
+  return most(4, least(262144 / bytes, parts(w.rows, 8)) / 4 * 4);
 }
 
 template <class W> inline void multiply_rows(const PlainLinearArguments& a, const PlainWeight& w, int64_t row, int64_t last) {
