@@ -8,7 +8,7 @@ namespace bestiary::ISA {
 constexpr int64_t LINE = 16;       // numbers of a cache line
 constexpr int64_t PART = 64;       // positions that one query's piece of work has
 constexpr int64_t SCORES = PART + LINE;
-constexpr int64_t ROWS_A_TILE = 16;  // at least LANES
+constexpr int64_t ROWS_A_TILE = LANES;  // at least as many; with more, what is asked for is gone before it is used
 
 constexpr int64_t BLOCK = 128;     // queries that share tiles of keys
 constexpr int64_t STRIP = 96;      // keys of such a tile, at most
@@ -23,7 +23,7 @@ inline int64_t whole_lines(int64_t count) { return parts(count, LINE) * LINE; }
 // each sequence, head, and part of the longest sequence that could be: the greatest score, the sum of weights, [dim].
 //
 // An area holds at least
-//   for one query    heads * (2 * D + SCORES) + ROWS_A_TILE * D
+//   for one query    heads * (2 * D + SCORES) + 16 * D
 //   for more         BLOCK * (2 * D + STRIP + 3) + STRIP * (D + LINE)
 // numbers, where D is the dim in whole lines.
 inline float* area_at(const AttentionArguments& a, int64_t i) { return a.scratch + a.areas * LINE + i * a.area; }

@@ -95,18 +95,25 @@ struct Decoding {
     if (g < group) sum_values<T, 1, 8>(rows, n, weights + g * SCORES, width, 0, sums + g * width);
   }
 
+  // Asks for what `tiles` begins with.
+  void ask(const Memory& memory, int64_t head) const {
+    for (int64_t j = 0; j < least(ROWS_A_TILE, count); j++) prefetch_head(memory, a.form, slots[begin + j], head, a.dim);
+  }
+
   // Calls f(head, rows, first, count) for a few rows of each head, and then for the next.  Rows that cannot be used as
-  // they lie are made float32 in `tile`.
-  template <class T, bool DIRECT, class F> void tiles(const Memory& memory, float* tile, F&& f) const {
+  // they lie are made float32 in `tile`.  While the last ones are worked on, the first of `then` are asked for.
+  template <class T, bool DIRECT, class F> void tiles(const Memory& memory, const Memory* then, float* tile, F&& f) const {
     using S = typename T::Stored;
     const S* rows[ROWS_A_TILE];
     const int64_t* slot = slots + begin;
     for (int64_t i = 0; i < count; i += ROWS_A_TILE) {
       const int64_t n = least(ROWS_A_TILE, count - i);
+      const int64_t left = count - i - ROWS_A_TILE;
       for (int64_t head = 0; head < a.kv_heads; head++) {
+        if (left <= 0 && then) ask(*then, head);
         for (int64_t j = 0; j < ROWS_A_TILE; j++) {
           const int64_t row = i + least(j, n - 1);
-          prefetch_head(memory, a.form, slot[least(row + ROWS_A_TILE, count - 1)], head, a.dim);
+          if (j < left) prefetch_head(memory, a.form, slot[row + ROWS_A_TILE], head, a.dim);
           if constexpr (DIRECT) {
             rows[j] = head_at<T>(memory, slot[row], head, a.dim);
           } else {
@@ -137,15 +144,16 @@ struct Decoding {
     float* sums = area.numbers(a.heads * width);
     float* scores = area.numbers(a.heads * SCORES);
     float* tile = area.numbers(ROWS_A_TILE * width);
+    for (int64_t head = 0; head < a.kv_heads; head++) ask(a.keys, head);
     take_queries(q);
-    tiles<T, DIRECT>(a.keys, tile, [&](int64_t head, const S* const* rows, int64_t i, int64_t n) {
+    tiles<T, DIRECT>(a.keys, &a.values, tile, [&](int64_t head, const S* const* rows, int64_t i, int64_t n) {
       score<T>(rows, n, q + head * group * width, scores + head * group * SCORES + i);
     });
     // The queries are done with: what their weights add up to takes their place.
     for (int64_t h = 0; h < a.heads; h++)
       weigh(scores + h * SCORES, count, static_cast<float>(a.softcap), q[h * width], q[h * width + 1]);
     for (int64_t i = 0; i < a.heads * width; i++) sums[i] = 0;
-    tiles<T, DIRECT>(a.values, tile, [&](int64_t head, const S* const* rows, int64_t i, int64_t n) {
+    tiles<T, DIRECT>(a.values, nullptr, tile, [&](int64_t head, const S* const* rows, int64_t i, int64_t n) {
       sum<T>(rows, n, scores + head * group * SCORES + i, sums + head * group * width);
     });
     for (int64_t h = 0; h < a.heads; h++) {

@@ -15,7 +15,7 @@ ATTENTION = 11
 _pack = packer("23q2d7q")
 
 # As attention_area.h has them.
-_LINE, _PART, _ROWS_A_TILE, _BLOCK, _STRIP = 16, 64, 16, 128, 96
+_LINE, _PART, _TILE, _BLOCK, _STRIP = 16, 64, 16, 128, 96
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def area(heads: int, dim: int, count: int) -> int:
     """Numbers that one thread has room for."""
     wide = -(-dim // _LINE) * _LINE
     if count == 1:
-        return heads * (2 * wide + _PART + _LINE) + _ROWS_A_TILE * wide
+        return heads * (2 * wide + _PART + _LINE) + _TILE * wide
     return _BLOCK * (2 * wide + _STRIP + 3) + _STRIP * (wide + _LINE)
 
 
