@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bestiary.checkpoints.refuse import refuse
+from bestiary.collecting import collector_held
 from bestiary.config import read_json
 from bestiary.errors import CheckpointError, OptionError, WeightMismatch, shown
 from bestiary.identified import Identified, identify_model
@@ -134,24 +134,30 @@ def load(
     request = PackingRequest(quant, topology, organization, imatrix, calibration_file)
     told = _told_loaders(options, registry)
     _check_options(options, [record for record, _ in registry.records(PipelineType)], told)
-    with _reporting(progress) as report:
+    with _reporting(progress) as report, ExitStack() as held:
+        held.enter_context(collector_held())
         source = SourceOptions(revision, token, cache_dir, offline, report, told)
         identified = identify_model(model, source, registry, plugin, quant)
         pipeline = registry.pipeline(identified.architecture.task)
         _check_options(options, [pipeline], told)
         own = {name: value for name, value in options.items() if name not in told}
-        pull = partial(
-            load_weights,
-            replace(identified, options=own),
-            registry,
-            dtype=dtype,
-            device=device,
-            packing=replace(request, quant=None) if identified.chosen else request,
-            cache_tokens=cache_tokens,
-            wished=wished,
-            progress=report,
-        )
-        return resolve(pipeline.pipeline)(replace(identified, options=own), pull)
+        identified = replace(identified, options=own)
+
+        def pull(**more: Any) -> LoadedModel:
+            held.close()  # weights may take long, and need memory
+            return load_weights(
+                identified,
+                registry,
+                dtype=dtype,
+                device=device,
+                packing=replace(request, quant=None) if identified.chosen else request,
+                cache_tokens=cache_tokens,
+                wished=wished,
+                progress=report,
+                **more,
+            )
+
+        return resolve(pipeline.pipeline)(identified, pull)
 
 
 def _told_loaders(options: Mapping[str, Any], registry: Registry) -> dict[str, Any]:

@@ -31,6 +31,23 @@ def test_what_is_found_at_once_is_what_is_there(some: list[bytes], after: bytes,
     assert found is None or [text.encode() for text in found] == texts
 
 
+WORDS = st.text(st.characters(min_codepoint=1, exclude_categories=["Cs"]), max_size=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(WORDS, WORDS), max_size=100))
+def test_strings_are_parted_where_they_have_one_space_inside(some: list[tuple[str, str]]) -> None:
+    pairs = (some + [("a" * 15, "b" * 16)] * 70)[: max(70, len(some))]
+    sound = all(left and right and " " not in left + right for left, right in pairs)
+    data = stored([f"{left} {right}".encode() for left, right in pairs])
+    assert string_array.halves(data, len(pairs)) == (pairs if sound else None)
+
+
+@pytest.mark.parametrize("text", ["", " ", "ab", " a", "a ", "a b c", "a\0 b"])
+def test_strings_that_have_no_two_halves_are_left_to_others(text: str) -> None:
+    assert string_array.halves(stored([b"a b"] * 70 + [text.encode()] + [b"a b"]), 72) is None
+
+
 @pytest.mark.parametrize("length", [0, 1, 127, 255, 256, 8_000])
 def test_ordinary_strings_are_found_at_once(length: int) -> None:
     texts = [f"{place:05}é".encode() for place in range(20_000)]

@@ -92,6 +92,11 @@ class Metadata(Mapping[str, "Value"]):
         place = self._places.get(key)
         return None if place is None else place.length
 
+    def halves(self, key: str) -> list[tuple[str, str]] | None:
+        """An array of strings of which each has one space inside, parted there; None: it is none, or of others."""
+        kind, count, start, end = self._places[key]
+        return string_array.halves(self._data[start:end], count) if kind == _STRING and count is not None else None
+
     @property
     def architecture(self) -> str | None:
         """`general.architecture`: what the model is, and what the keys of its sizes begin with."""

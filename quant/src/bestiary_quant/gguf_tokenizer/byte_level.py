@@ -20,11 +20,9 @@ def build_byte_level(metadata: Metadata, vocabulary: Vocabulary) -> tokenizers.T
         return build_spaced(metadata, vocabulary)
     split = find_split(way, metadata.origin)
     model = _checked_by_library(metadata, vocabulary, split.whole)
+    merges = read_merges(metadata, vocabulary.ids) if model is None else []
     with rust_edge("being built from merges", metadata.origin):
-        if model is None:
-            merges = read_merges(metadata, vocabulary.ids)
-            model = models.BPE(dict(vocabulary.ids), merges, ignore_merges=split.whole)
-        backend = tokenizers.Tokenizer(model)
+        backend = tokenizers.Tokenizer(model or models.BPE(dict(vocabulary.ids), merges, ignore_merges=split.whole))
         if split.composed:
             backend.normalizer = normalizers.NFC()
         cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]

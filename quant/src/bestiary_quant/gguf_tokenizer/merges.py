@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Mapping, Sequence
 
 from bestiary.errors import TokenizerError, shown
 from bestiary_quant.gguf.metadata import Metadata
-from bestiary_quant.gguf_tokenizer.vocabulary import MAX_MERGES, strings
+from bestiary_quant.gguf_tokenizer.vocabulary import MAX_MERGES, array_key, strings
 
 Merge = tuple[str, str]
 MAX_WORK = 1 << 26
@@ -37,10 +36,7 @@ def read_merges(metadata: Metadata, known: Mapping[str, int], unreachable: Colle
 
 def parted_merges(metadata: Metadata) -> list[Merge] | None:
     """The merges of a file in which no space is a letter, none of them compared with the tokens; None: of any other."""
-    stated = strings(metadata, "merges", MAX_MERGES)
-    words = "\0".join(stated).replace(" ", "\0").split("\0")
-    made = list(zip(words[::2], words[1::2], strict=False))
-    return made if all(map(operator.eq, stated, map(" ".join, made))) and len(made) == len(stated) else None
+    return metadata.halves(array_key(metadata, "merges", MAX_MERGES))
 
 
 def merges_from_scores(scores: Sequence[float], ids: Mapping[str, int], origin: str) -> list[Merge]:

@@ -86,6 +86,15 @@ def read_vocabulary(metadata: Metadata) -> Vocabulary:
 
 def strings(metadata: Metadata, name: str, most: int) -> list[str]:
     """An array of strings.  Raises TokenizerError for anything else, before it is read where it is too long."""
+    key = array_key(metadata, name, most)
+    found = metadata[key]
+    if not isinstance(found, list):
+        raise TokenizerError(f"The metadata {key!r} holds numbers; strings are due.", where=metadata.origin)
+    return found
+
+
+def array_key(metadata: Metadata, name: str, most: int) -> str:
+    """The key of an array of up to `most` items.  Raises TokenizerError for anything else, and for a longer one."""
     key = PREFIX + name
     count = metadata.count(key)
     if count is None:
@@ -93,10 +102,7 @@ def strings(metadata: Metadata, name: str, most: int) -> list[str]:
         raise TokenizerError(f"{what}, and its tokenizer needs one.", where=metadata.origin)
     if count > most:
         raise TokenizerError(f"The metadata {key!r} has {count} items; {most} are allowed.", where=metadata.origin)
-    found = metadata[key]
-    if not isinstance(found, list):
-        raise TokenizerError(f"The metadata {key!r} holds numbers; strings are due.", where=metadata.origin)
-    return found
+    return key
 
 
 def numbers(metadata: Metadata, name: str, due: int) -> list[float] | list[int] | None:
