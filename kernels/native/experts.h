@@ -47,14 +47,15 @@ inline int64_t prepared_bytes(const ExpertStack& w) {
   return w.packed ? activation_bytes(w.columns) : w.columns * static_cast<int64_t>(sizeof(float));
 }
 
+// The rows of one expert, behind `first` of others.
+inline Input input_of(const ExpertStack& w, void* memory, int64_t first, int64_t count) {
+  return {static_cast<float*>(memory) + first * w.columns, count, w.columns, count <= FEW && w.type == BF16};
+}
+
 template <class T>
 inline void prepare_row(const ExpertStack& w, const typename T::Stored* x, void* memory, int64_t first, int64_t count, int64_t row) {
+  if (!w.packed) return input_of(w, memory, first, count).template put<T>(row, x);
   char* start = static_cast<char*>(memory) + first * prepared_bytes(w);
-  if (!w.packed) {
-    float* to = reinterpret_cast<float*>(start) + row * w.columns;
-    for (int64_t i = 0; i < w.columns; i++) to[i] = T::get(x[i]);
-    return;
-  }
   const Tile tile = tile_at(start, w.columns, count, row / TILE * TILE);
   for (int64_t g = 0; g < parts(w.columns, GROUP); g++) {
     quantize_group<T>(x + g * GROUP, w.columns - g * GROUP, tile, g * tile.m + row % TILE);
@@ -80,33 +81,29 @@ inline void prepare_slot(const void* arguments, int64_t place) {
 
 inline int64_t bytes_of(int64_t type) { return type == F32 ? 4 : 2; }
 
-// Pieces of one weight, as if it stood alone.
-inline int64_t stack_piece(const ExpertStack& w, int64_t rows) {
+// Rows of a piece of one weight: all experts are cut alike, whatever the number of their rows.
+inline int64_t stack_piece(const ExpertStack& w) {
   if (w.packed) return panels_a_piece({nullptr, w.type, w.rows, w.group, nullptr, 0, nullptr}, w.columns) * PANEL;
-  return rows > FEW ? SIDE : most(4, 65536 / most(1, w.columns * row_bytes(w.type)) / 4 * 4);
+  return SIDE;
 }
-inline int64_t stack_pieces(const ExpertStack& w) { return parts(w.rows, stack_piece(w, FEW + 1)); }
+inline int64_t stack_pieces(const ExpertStack& w) { return parts(w.rows, stack_piece(w)); }
 
-inline void multiply_expert(const ExpertsArguments& a, const ExpertStack& w, const void* prepared, void* y, int64_t expert, int64_t piece) {
+inline void multiply_expert(const ExpertsArguments& a, const ExpertStack& w, void* prepared, void* y, int64_t expert, int64_t piece) {
   const Order order = order_of(a);
   const int64_t first = order.starts[expert], rows = order.starts[expert + 1] - first;
-  // All experts are cut alike, whatever the number of their rows.
-  const int64_t each = stack_piece(w, FEW + 1);
+  const int64_t each = stack_piece(w);
   void* target = static_cast<char*>(y) + first * w.rows * bytes_of(a.type);
-  void* input = const_cast<char*>(static_cast<const char*>(prepared)) + first * prepared_bytes(w);
   if (w.packed) {
     const int64_t stride = w.rows / PANEL * panel_bytes(static_cast<int32_t>(w.type), w.columns, w.group);
     const PanelWeight weight{static_cast<const uint8_t*>(w.data) + expert * stride, w.type, w.rows, w.group, target, w.rows, nullptr};
     LinearArguments one{};
-    one.rows = rows, one.columns = w.columns, one.scratch = input, one.y_type = a.type;
+    one.rows = rows, one.columns = w.columns, one.scratch = static_cast<char*>(prepared) + first * prepared_bytes(w), one.y_type = a.type;
     multiply_some(one, weight, piece * each / PANEL, least(w.rows, (piece + 1) * each) / PANEL);
     return;
   }
   const int64_t stride = w.rows * w.columns * row_bytes(w.type);
   const PlainWeight weight{static_cast<const uint8_t*>(w.data) + expert * stride, w.type, w.rows, w.columns, nullptr, 1, 1, target, w.rows, nullptr};
-  PlainLinearArguments one{};
-  one.rows = rows, one.columns = w.columns, one.scratch = static_cast<float*>(input), one.y_type = a.type;
-  multiply_plain_some(one, weight, piece * each, least(w.rows, (piece + 1) * each), false);
+  multiply_plain_some(input_of(w, prepared, first, rows), weight, a.type, piece * each, least(w.rows, (piece + 1) * each));
 }
 
 // Only experts that were chosen have pieces.

@@ -158,6 +158,7 @@ def experts(
 ) -> torch.Tensor:
     """`bestiary.nn.operations.experts`; with weights in panels, what they multiply is rounded to int8."""
     known = all(type(stack) is PanelStack or _is_plain_stack(stack, x) for stack in stacks)
+    known = known and _alike(*stacks[:2])
     if not known or act not in grouped.ACTIVATIONS or x.stride(-1) != 1:
         return plain.experts(x, weights, indices, stacks, act)
     gate, up, down = (grouped.Stack.of(stack) for stack in stacks)  # type: ignore[arg-type]
@@ -167,6 +168,11 @@ def experts(
 
 def _is_plain_stack(stack: HeldStack, x: torch.Tensor) -> bool:
     return isinstance(stack, torch.Tensor) and stack.dtype in NUMBERS and stack.is_contiguous()
+
+
+def _alike(gate: HeldStack, up: HeldStack) -> bool:
+    """Whether x is prepared for both in one way."""
+    return type(gate) is type(up) and (type(gate) is PanelStack or gate.dtype == up.dtype)  # type: ignore[union-attr]
 
 
 def _rows(*tensors: torch.Tensor) -> bool:
