@@ -17,10 +17,10 @@ from bestiary.records import Architecture, PackingRequest, SourceOptions, resolv
 from bestiary.registry import default_registry
 from bestiary.testing.reference import make_reference
 
-pytest.importorskip("bestiary_kernels", reason="the kernels are not installed")
-from bestiary_kernels.cpu.operations import unavailable
+# A folder of this name may outlive the package.
+native = pytest.importorskip("bestiary_kernels.cpu.operations", reason="the kernels are not installed")
 
-pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no native library: {unavailable()}")
+pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=f"no native library: {native.unavailable()}")
 
 REGISTRY = default_registry()
 CASES = [
