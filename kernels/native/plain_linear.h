@@ -45,7 +45,7 @@ inline int64_t plain_pieces(const void* arguments) {
   const auto& a = *static_cast<const PlainLinearArguments*>(arguments);
   const Input x = input_of(a);
   int64_t pieces = 0;
-  for (int64_t i = 0; i < a.count; i++) pieces += parts(a.weights[i].rows, plain_piece(x, a.weights[i]));
+  for (int64_t i = 0; i < a.count && x.rows > 0; i++) pieces += parts(a.weights[i].rows, plain_piece(x, a.weights[i]));
   return pieces;
 }
 
