@@ -26,7 +26,7 @@ from machine import processor, read_through, wait_for_quiet
 from models import default_folder, gguf_file, hf_folder, listed, weight_bytes
 from plot import draw
 from prompts import Prompts
-from sample import PARTS, Work, measure
+from sample import PARTS, Work, measure, prepare
 from shapes import FORMATS, SHAPES
 from table import table
 
@@ -103,7 +103,10 @@ def _measure(options: argparse.Namespace, output: Path) -> dict[str, Any]:
                 place |= {"bandwidth": bandwidth.measure(), "time": time.strftime("%Y-%m-%d %H:%M:%S")}
                 asked = folder if engine.folder else path
                 read_through(asked)
-                sample = measure(engine, python, asked, Prompts(folder, shapes[model]), work)
+                prompts = Prompts(folder, shapes[model])
+                if not engine.peer:
+                    prepare(engine, python, asked, prompts, work)
+                sample = measure(engine, python, asked, prompts, work)
                 run["samples"].append({**place, **sample})
                 print(_told(run["samples"][-1]), file=sys.stderr, flush=True)
                 output.write_text(json.dumps(run, indent=1))

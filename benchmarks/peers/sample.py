@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -87,6 +88,13 @@ def measure(kind: Kind, python: str, path: Path, prompts: Prompts, work: Work) -
             found["error"] = str(error)
         found["others"] = others.cores()
     return found
+
+
+def prepare(kind: Kind, python: str, path: Path, prompts: Prompts, work: Work) -> None:
+    """Let an engine make, and read, the files that it keeps of a model besides the model's own."""
+    with running(kind, python, work.threads) as client, contextlib.suppress(EngineError):  # `measure` will say it
+        client.load(path, work.threads, work.context, work.together)
+        client.answer([prompts.take(FIRST)], 1)
 
 
 class _Pace:
