@@ -111,6 +111,7 @@ template <class W> inline void few_rows(const Input& x, const PlainWeight& w, in
   float rest[TOGETHER * FEW] = {};
   const int64_t cuts = most(1, parts(rows * columns, NEAR)), run = run_of(w, columns);
   const int64_t deep = least(run, parts(parts(columns, cuts), 64) * 64);
+  // Where a row is cut, the next piece of memory is a row further: two where a row is done before memory answers.
   const int64_t ahead = deep == columns ? ROW_AHEAD : (rows > 4 ? 1 : 2) * w.stride * W::BYTES;
   for (int64_t start = 0; start < columns; start += run)
     for (int64_t first = start; first < least(columns, start + run); first += deep) {
