@@ -1,9 +1,13 @@
 """The collector is as it was afterwards, whatever happened."""
 
 import gc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+import bestiary
+from bestiary import loading
 from bestiary.collecting import collector_held
 
 
@@ -26,3 +30,21 @@ def test_who_switched_it_off_keeps_it_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_a_load_holds_it_until_weights_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[str, bool] = {}
+
+    def watched(name: str) -> Callable[..., Any]:
+        original = getattr(loading, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            held[name] = not gc.isenabled()
+            return original(*arguments, **options)
+
+        return call
+
+    for name in ("identify_model", "load_weights"):
+        monkeypatch.setattr(loading, name, watched(name))
+    with bestiary.load("demo", progress=False, cache_tokens=4096):
+        assert held == {"identify_model": True, "load_weights": False} and gc.isenabled()

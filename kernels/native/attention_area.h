@@ -23,7 +23,7 @@ inline int64_t whole_lines(int64_t count) { return parts(count, LINE) * LINE; }
 // each sequence, head, and part of the longest sequence that could be: the greatest score, the sum of weights, [dim].
 //
 // An area holds at least
-//   for one query    heads * (2 * D + SCORES) + 16 * D
+//   for one query    heads * (2 * D + SCORES) + 16 * D, as no instruction set has more lanes
 //   for more         BLOCK * (2 * D + STRIP + 3) + STRIP * (D + LINE)
 // numbers, where D is the dim in whole lines.
 inline float* area_at(const AttentionArguments& a, int64_t i) { return a.scratch + a.areas * LINE + i * a.area; }

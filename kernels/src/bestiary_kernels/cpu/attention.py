@@ -14,7 +14,7 @@ ATTENTION = 11
 
 _pack = packer("23q2d7q")
 
-# As attention_area.h has them.
+# As attention_area.h has them; a tile has as many rows as vectors have lanes, and 16 at most.
 _LINE, _PART, _TILE, _BLOCK, _STRIP = 16, 64, 16, 128, 96
 
 

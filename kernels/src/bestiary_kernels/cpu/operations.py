@@ -172,7 +172,9 @@ def _is_plain_stack(stack: HeldStack, x: torch.Tensor) -> bool:
 
 def _alike(gate: HeldStack, up: HeldStack) -> bool:
     """Whether x is prepared for both in one way."""
-    return type(gate) is type(up) and (type(gate) is PanelStack or gate.dtype == up.dtype)  # type: ignore[union-attr]
+    if isinstance(gate, torch.Tensor) and isinstance(up, torch.Tensor):
+        return gate.dtype == up.dtype
+    return type(gate) is type(up)
 
 
 def _rows(*tensors: torch.Tensor) -> bool:
