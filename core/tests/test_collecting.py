@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import bestiary
-from bestiary import loading
+from bestiary import loading, pulling
 from bestiary.collecting import collector_held
 
 
@@ -35,8 +35,8 @@ def test_who_switched_it_off_keeps_it_off() -> None:
 def test_a_load_holds_it_until_weights_come(monkeypatch: pytest.MonkeyPatch) -> None:
     held: dict[str, bool] = {}
 
-    def watched(name: str) -> Callable[..., Any]:
-        original = getattr(loading, name)
+    def watched(module: Any, name: str) -> Callable[..., Any]:
+        original = getattr(module, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
             held[name] = not gc.isenabled()
@@ -44,7 +44,7 @@ def test_a_load_holds_it_until_weights_come(monkeypatch: pytest.MonkeyPatch) -> 
 
         return call
 
-    for name in ("identify_model", "load_weights"):
-        monkeypatch.setattr(loading, name, watched(name))
+    for module, name in ((loading, "identify_model"), (loading, "open_weights"), (pulling, "pull")):
+        monkeypatch.setattr(module, name, watched(module, name))
     with bestiary.load("demo", progress=False, cache_tokens=4096):
-        assert held == {"identify_model": True, "load_weights": False} and gc.isenabled()
+        assert held == {"identify_model": True, "open_weights": True, "pull": False} and gc.isenabled()

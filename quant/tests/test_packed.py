@@ -162,3 +162,16 @@ def test_a_stack_of_experts() -> None:
     assert torch.equal(stack.to("cpu").clone().dequantize(torch.float16), stack.dequantize().half())
     with pytest.raises(IndexError):
         stack[3]
+
+
+def test_rows_in_an_order_are_not_copied_before_they_are_needed() -> None:
+    weight, plain = matrix()
+    first, then = torch.randperm(48), torch.tensor([5, 5, 0, 40])
+    chosen = weight.rows(first).rows(then)
+    form = chosen.form()
+    assert form.tensors["blocks"].data_ptr() == weight.data.data_ptr() and form.order is not None
+    assert torch.equal(form.ordered().tensors["blocks"], weight.data[first][then])
+    assert chosen.shape == (4, 256) and chosen.nbytes == 4 * weight.data.shape[1]
+    assert torch.equal(chosen.dequantize(), plain[first][then])
+    assert torch.equal(weight.rows(first).rows(slice(3, 9)).dequantize(), plain[first][3:9])
+    assert torch.equal(chosen.to("cpu").data, chosen.clone().data) and chosen.form().ordered() == chosen.form()

@@ -129,13 +129,13 @@ def load(
     is fetched.
     """
     check_cache_tokens(cache_tokens)
-    registry = registry or default_registry()
-    wished = wish(kernels, registry)
     request = PackingRequest(quant, topology, organization, imatrix, calibration_file)
-    told = _told_loaders(options, registry)
-    _check_options(options, [record for record, _ in registry.records(PipelineType)], told)
-    with _reporting(progress) as report, ExitStack() as held:
+    with _reporting(progress) as report, ExitStack() as held:  # held until there are weights to wait for
         held.enter_context(collector_held())
+        registry = registry or default_registry()
+        wished = wish(kernels, registry)
+        told = _told_loaders(options, registry)
+        _check_options(options, [record for record, _ in registry.records(PipelineType)], told)
         source = SourceOptions(revision, token, cache_dir, offline, report, told)
         identified = identify_model(model, source, registry, plugin, quant)
         pipeline = registry.pipeline(identified.architecture.task)
@@ -144,10 +144,10 @@ def load(
         identified = replace(identified, options=own)
 
         def pull(**more: Any) -> LoadedModel:
-            held.close()  # weights may take long, and need memory
             return load_weights(
                 identified,
                 registry,
+                prepared=held.close,
                 dtype=dtype,
                 device=device,
                 packing=replace(request, quant=None) if identified.chosen else request,
@@ -224,18 +224,23 @@ def load_weights(
     wished: Wish | None = None,
     progress: Callable[[Progress], None] | None = None,
     encode: Callable[[str], Sequence[int]] | None = None,
+    prepared: Callable[[], None] = lambda: None,
 ) -> LoadedModel:
     """Build the network and pull its weights; the options are those of `load`, `encode` the tokenizer's.
 
-    `wished` is which kernels are wanted; by default those that the environment asks for.
+    `wished` is which kernels are wanted; by default those that the environment asks for.  `prepared` is called before
+    what may take long: the first file to be fetched, or else the first weight.
     """
     from bestiary import building, pulling
 
     packing = replace(packing or PackingRequest(), encode=encode)
     wished = wished or wish(None, registry)
+    if identified.repository.missing(choose_loader(identified.repository, registry)[1]):
+        prepared()
     with open_weights(
         identified, registry, dtype=dtype, device=device, packing=packing, progress=progress, wished=wished
     ) as stream:
+        prepared()
         puller = stream.puller
         pulling.pull(puller, stream.packing)
         published, shapes = building.published(identified.architecture, identified.config, stream.checkpoint)

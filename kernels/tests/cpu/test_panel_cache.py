@@ -1,14 +1,17 @@
 """Panels that are kept on disk: mapped the next time, made anew where anything is otherwise, and never half."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from packed_weights import make
 
+from bestiary.nn.packed import PackedForm
 from bestiary_kernels.cpu.library import library
 from bestiary_kernels.cpu.panel_cache import cached, folder
 from bestiary_kernels.cpu.panels import Panels, pack_blocks
+from bestiary_kernels.cpu.weights import PanelWeight, adopt
 
 ROWS, COLUMNS = 300, 512
 
@@ -84,3 +87,26 @@ def test_the_longest_unused_model_makes_room(place: Path, monkeypatch: pytest.Mo
     oldest = min(times, key=lambda path: times[path])
     packer.get("third/weight")
     assert not oldest.exists() and len(list(place.rglob("*.panels"))) == 2
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A packed weight with rows in an order of its own."""
+
+    blocks: torch.Tensor
+    order: torch.Tensor
+    shape = (ROWS, COLUMNS)
+
+    def form(self) -> PackedForm:
+        return PackedForm("Q4_K", {"blocks": self.blocks}, self.order)
+
+
+def test_rows_in_another_order_are_other_panels(place: Path) -> None:
+    """Of one weight of one file, as another rule of a weight map moves its rows."""
+    packer = Packer()
+    for order in (torch.arange(ROWS).flip(0), torch.arange(ROWS).roll(7)):
+        for _ in range(2):
+            made = adopt(Ordered(packer.blocks, order), "model/weight")  # type: ignore[arg-type]
+            assert isinstance(made, PanelWeight)
+            assert torch.equal(made.panels.data, pack_blocks(library(), packer.blocks[order], packer.type, 1).data)
+    assert len(list(place.rglob("*.panels"))) == 2

@@ -21,11 +21,25 @@ PANEL = 1 << 20
 class PackedMatrix:
     """A weight [out, in] in blocks of one type (a `bestiary.nn.PackedWeight`)."""
 
-    def __init__(self, data: torch.Tensor, kind: BlockType) -> None:
-        """data [out, row bytes] uint8: a view on a file or memory of its own; it is never written."""
-        self.data, self.kind = data, kind
-        self.shape: tuple[int, int] = (data.shape[0], data.shape[1] // kind.nbytes * kind.length)
-        self.nbytes: int = data.numel()
+    def __init__(self, data: torch.Tensor, kind: BlockType, order: torch.Tensor | None = None) -> None:
+        """data [rows, row bytes] uint8: a view on a file or memory of its own; it is never written.
+
+        `order` [out] int64 says which of the rows are the weight's; None: all, as they are.
+        """
+        self._stored, self.kind = (data, order), kind
+        count = len(data) if order is None else len(order)
+        self.shape: tuple[int, int] = (count, data.shape[1] // kind.nbytes * kind.length)
+        self.nbytes: int = count * data.shape[1]
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The blocks [out, row bytes] uint8; rows in an order of their own are copied when they are first asked for."""
+        data, order = self._stored
+        if order is not None:
+            # Of whole rows index_select copies each in one go, which indexing with a tensor does not.
+            data = data.index_select(0, order.to(data.device))
+            self._stored = data, None
+        return data
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """x [T, in] -> [T, out] in the type of x, in which the dequantised rows are multiplied too."""
@@ -46,21 +60,27 @@ class PackedMatrix:
             target[rows].copy_(panel)
 
     def rows(self, index: slice | torch.Tensor) -> PackedMatrix:
-        """Some rows, in a new order or repeated: a view for a slice, else a copy of the blocks.
+        """Some rows, in a new order or repeated: a view for a slice, else copied when they are needed.
 
-        `rows(tokens).dequantize(dtype)` is what an embedding [V, D] gives for tokens [T].
+        `rows(tokens).dequantize(dtype)` is what an embedding [V, D] gives for tokens [T].  Raises IndexError.
         """
-        # Of whole rows index_select copies each in one go, which indexing with a tensor does not.
-        chosen = self.data[index] if isinstance(index, slice) else self.data.index_select(0, index.to(self.data.device))
-        return PackedMatrix(chosen, self.kind)
+        data, order = self._stored
+        if order is not None:
+            return PackedMatrix(data, self.kind, order[index])
+        if isinstance(index, slice):
+            return PackedMatrix(data[index], self.kind)
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(data):
+            raise IndexError(f"rows {int(index.min())} to {int(index.max())} of {len(data)}")
+        return PackedMatrix(data, self.kind, index)
 
     def to(self, device: torch.device | str) -> PackedMatrix:
-        """The same blocks on another device."""
-        return PackedMatrix(self.data.to(device), self.kind)
+        """The same blocks on another device; itself where they are there."""
+        return self if torch.device(device) == self._stored[0].device else PackedMatrix(self.data.to(device), self.kind)
 
     def form(self) -> PackedForm:
         """Its blocks, under the name of their type."""
-        return PackedForm(self.kind.name, {"blocks": self.data})
+        data, order = self._stored
+        return PackedForm(self.kind.name, {"blocks": data}, order)
 
     def clone(self) -> PackedMatrix:
         """The same blocks in memory of their own, independent of the file."""

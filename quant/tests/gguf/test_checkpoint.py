@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ from bestiary.sources.folder import Folder
 from bestiary.testing.reference import make_reference
 from bestiary.testing.tiny import decoder
 from bestiary_quant.blocks.types import TYPES
-from bestiary_quant.gguf import checkpoint
+from bestiary_quant.gguf import checkpoint, parts
 from bestiary_quant.gguf.checkpoint import GgufCheckpoint
 from bestiary_quant.packed import PackedMatrix, PackedStack
 
@@ -125,6 +126,35 @@ def test_a_changed_file_is_noticed(change: str, tmp_path: Path, converting: Modu
             look()
         found._parts[0].mapped._read = True  # type: ignore[union-attr]
     found.close()
+
+
+def test_a_header_is_parsed_once_for_a_repository(
+    tmp_path: Path, converting: ModuleType, repository: Callable[[], Folder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    parse = parts.parse
+
+    def counted(data: Any, size: int, origin: str) -> Any:
+        calls.append(origin)
+        return parse(data, size, origin)
+
+    monkeypatch.setattr(parts, "parse", counted)
+    write_all(tmp_path / "a.gguf", converting, 2)
+    folder = repository()
+    with closing(checkpoint.open(folder, ("a.gguf",))) as first:
+        names = first.names()
+    with closing(checkpoint.open(folder, ("a.gguf",))) as again:
+        assert again.names() == names and again.config["general.architecture"] == "newt"
+        assert torch.equal(again.read("F32"), torch.from_numpy(blocks(TYPES[0], 2, 512)).view(torch.float32))
+    assert len(calls) == 1
+    checkpoint.open(repository(), ("a.gguf",)).close()
+    assert len(calls) == 2  # another repository knows nothing of it
+    writer = gguf.GGUFWriter(tmp_path / "b.gguf", "eft")
+    writer.add_tensor("other", blocks(TYPES[0], 512), raw_dtype=Type(0))
+    converting.write(writer, tmp_path / "b.gguf")
+    (tmp_path / "b.gguf").replace(tmp_path / "a.gguf")
+    with closing(checkpoint.open(folder, ("a.gguf",))) as replaced:
+        assert replaced.names() == ("other",) and replaced.config["general.architecture"] == "eft"
 
 
 def test_unknown_names_come_with_near_ones(tmp_path: Path, converting: ModuleType, opened: Opened) -> None:

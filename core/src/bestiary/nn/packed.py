@@ -65,6 +65,14 @@ class PackedForm:
 
     type: str
     tensors: Mapping[str, torch.Tensor]
+    order: torch.Tensor | None = None
+    """Which rows of the tensors [out] int64 are those of the weight; None: all, as they are.  Never of a stack."""
+
+    def ordered(self) -> PackedForm:
+        """The same with tensors of the weight's own rows."""
+        if self.order is None:
+            return self
+        return PackedForm(self.type, {name: part.index_select(0, self.order) for name, part in self.tensors.items()})
 
 
 @runtime_checkable

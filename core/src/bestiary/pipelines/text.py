@@ -1,4 +1,7 @@
-"""The text pipeline: prompts and chats in, text out."""
+"""The text pipeline: prompts and chats in, text out.
+
+What only chats and grammars need is imported with the first of them: loading a model does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,11 +20,6 @@ from bestiary.config import Config
 from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion, collect
-from bestiary.generation.constraints.compiler import ConstraintCompiler
-from bestiary.generation.constraints.grammar import Grammar, as_grammar, json_schema
-from bestiary.generation.constraints.structured import parse
-from bestiary.generation.conversation import Conversations
-from bestiary.generation.conversation_stream import ChatStream
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.events import Event
 from bestiary.generation.engine.request import Stream
@@ -36,6 +34,12 @@ from bestiary.pipelines.text_engine import compile_blocks, make_engine
 from bestiary.pipelines.text_options import OWN, TextOptions
 from bestiary.pipelines.text_tokens import Spoken, spoken
 from bestiary.records import Packing, PackingRequest, Progress, Site
+
+if TYPE_CHECKING:
+    from bestiary.generation.constraints.compiler import ConstraintCompiler
+    from bestiary.generation.constraints.grammar import Grammar
+    from bestiary.generation.conversation import Conversations
+    from bestiary.generation.conversation_stream import ChatStream
 
 Prompt = str | Sequence[int]
 
@@ -88,7 +92,12 @@ class TextPipeline:
         most = self._running().context_length
         tokens = self.tokenizer.encode(prompt, most=most) if isinstance(prompt, str) else list(prompt)
         others = dict(options)
-        return self._start(tokens, others, as_grammar(others.pop("grammar", None)), prompt)
+        grammar = others.pop("grammar", None)
+        if grammar is not None:
+            from bestiary.generation.constraints.grammar import as_grammar
+
+            grammar = as_grammar(grammar)
+        return self._start(tokens, others, grammar, prompt)
 
     def score(self, tokens: Sequence[int]) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence."""
@@ -117,6 +126,9 @@ class TextPipeline:
         The prompt is a chat where the model can chat, else a text to continue.  What the type allows is enforced while
         the tokens are chosen; GenerationError where max_tokens cut the object off.
         """
+        from bestiary.generation.constraints.grammar import json_schema
+        from bestiary.generation.constraints.structured import parse
+
         ask: Callable[..., Completion] = self.chat if self.can_chat else self.generate
         return parse(ask(prompt, **{**options, "grammar": json_schema(kind)}).text, kind)
 
@@ -274,12 +286,16 @@ class TextPipeline:
 
     @cached_property
     def _compiler(self) -> ConstraintCompiler:
+        from bestiary.generation.constraints.compiler import ConstraintCompiler
+
         engine = self._running()
         rows = engine.model.vocab_size
         return ConstraintCompiler(self.tokenizer, rows, engine.end_tokens)
 
     @cached_property
     def _conversations(self) -> Conversations:
+        from bestiary.generation.conversation import Conversations
+
         engine, architecture = self._running(), self.identified.architecture
         return Conversations(
             self._chatting(),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from hashlib import sha256
 
 import torch
 import torch.nn.functional as F
@@ -139,21 +138,30 @@ def adopt(weight: Packed, source: str | None = None) -> Packed:
         return weight
     if len(weight.shape) == 2:
         if form.type == "FLOAT8":
-            return _float8(weight, form)
-        panels = _pack(form, form.tensors, source)
+            return _float8(weight, form.ordered())
+        panels = _pack(form, source)
         return weight if panels is None else PanelWeight(panels)
     if weight.shape[1] % PANEL or form.type == "FLOAT8":
         return weight
-    panels = _pack(form, {name: tensor.flatten(0, 1) for name, tensor in form.tensors.items()}, source)
+    panels = _pack(PackedForm(form.type, {name: x.flatten(0, 1) for name, x in form.tensors.items()}), source)
     return weight if panels is None else PanelStack(panels, weight.shape[0])
 
 
-def _pack(form: PackedForm, tensors: Mapping[str, torch.Tensor], source: str | None) -> Panels | None:
+def _pack(form: PackedForm, source: str | None) -> Panels | None:
     threads = torch.get_num_threads()
     if form.type in BLOCKS:
-        blocks, type = tensors["blocks"], BLOCKS[form.type]
-        make = partial(pack_blocks, library(), blocks, type, threads)
-        return make() if source is None else cached(source, type, len(blocks), blocks.shape[1], make)
+        type, width = BLOCKS[form.type], form.tensors["blocks"].shape[1]
+
+        def make() -> Panels:
+            return pack_blocks(library(), form.ordered().tensors["blocks"], type, threads)
+
+        if source is None:
+            return make()
+        if form.order is None:
+            return cached(source, type, len(form.tensors["blocks"]), width, make)
+        order = sha256(form.order.numpy().tobytes()).hexdigest()  # another one would be other panels
+        return cached(f"{source} {order}", type, len(form.order), width, make)
+    tensors = form.ordered().tensors
     if form.type == "INT8":
         return pack_int8(library(), tensors["codes"], tensors["scales"], threads)
     if form.type == "INT4":

@@ -117,6 +117,7 @@ def adopt(weight: Packed) -> Packed:
     from bestiary_kernels.triton import compiled  # noqa: F401  # torch learns of the operation
     from bestiary_kernels.triton.weight import Weight
 
+    form = form.ordered()
     codes = form.tensors["blocks" if "blocks" in form.tensors else "codes"]
     parts = codes.view(torch.uint8), form.tensors.get("scales"), form.tensors.get("addends")
     try:

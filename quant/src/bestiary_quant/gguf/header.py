@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bestiary.checkpoints import refuse
@@ -43,6 +43,10 @@ class Header:
     metadata: Metadata
     tensors: Mapping[str, Entry]
     origin: str
+
+    def on(self, data: Buffer) -> Header:
+        """The same header of the same file, mapped anew."""
+        return replace(self, metadata=self.metadata.on(data))
 
 
 def sniff(name: str, head: bytes) -> bool:

@@ -82,6 +82,10 @@ class Metadata(Mapping[str, "Value"]):
 
         return numpy.frombuffer(self._data, numpy.dtype(form.format), count, start).copy()
 
+    def on(self, data: Buffer) -> Metadata:
+        """The pairs of the same file, mapped anew."""
+        return Metadata(data, self._places, self.origin)
+
     def raw(self, key: str) -> tuple[int, int | None, bytes]:
         """The type of a value, its length where it is an array, and its bytes in the file."""
         kind, length, start, end = self._places[key]

@@ -1,43 +1,67 @@
-"""From the tensor names of GGUF to those of Hugging Face checkpoints, through the tables of the gguf package.
+"""From the tensor names of GGUF to those of Hugging Face checkpoints.
 
-The tables go from many names to one, for they serve a converter.  The way back asks them for each name of the list
-below, in its order, and keeps the first that leads to a tensor: so the spelling is that of Llama, which most families
-and the blocks of `bestiary.nn` share.  What no name of the list leads to keeps its GGUF name, and is renamed by the
-rules of the architecture (`Gguf.weights`).
+The spelling is that of Llama, which most families and the blocks of `bestiary.nn` share.  What is not below keeps its
+GGUF name, and is renamed by the rules of the architecture (`Gguf.weights`).  The tables of the gguf package, by which
+converters go the other way, say the same of every architecture that they have.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 _BLOCK = re.compile(r"blk\.([0-9]{1,9})\.(.+)")
 _SUFFIXES = (".weight", ".bias")
-MODEL = ("model.embed_tokens", "model.norm", "lm_head")
-LAYER = (
-    "input_layernorm",
-    "post_attention_layernorm",
-    "pre_feedforward_layernorm",
-    "post_feedforward_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.qkv_proj",
-    "self_attn.o_proj",
-    "self_attn.q_norm",
-    "self_attn.k_norm",
-    "self_attn.sinks",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-    "mlp.gate",
-    "mlp.shared_expert.gate_proj",
-    "mlp.shared_expert.up_proj",
-    "mlp.shared_expert.down_proj",
-    "mlp.shared_expert_gate",
+MODEL: Mapping[str, str] = MappingProxyType(
+    {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 )
-EXPERTS = ("mlp.experts.gate_proj", "mlp.experts.up_proj", "mlp.experts.down_proj")
+LAYER: Mapping[str, str] = MappingProxyType(
+    {
+        "attn_norm": "input_layernorm",
+        "attn_norm_2": "post_attention_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_qkv": "self_attn.qkv_proj",
+        "attn_output": "self_attn.o_proj",
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
+        "attn_sinks": "self_attn.sinks",
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_norm_exps": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+        "ffn_gate_inp": "mlp.gate",
+        "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+        "ffn_up_shexp": "mlp.shared_expert.up_proj",
+        "ffn_down_shexp": "mlp.shared_expert.down_proj",
+        "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    }
+)
+"""Behind `blk.N.` and `model.layers.N.`."""
+EXPERTS: Mapping[str, str] = MappingProxyType(
+    {
+        "ffn_gate_exps": "mlp.experts.gate_proj",
+        "ffn_up_exps": "mlp.experts.up_proj",
+        "ffn_down_exps": "mlp.experts.down_proj",
+    }
+)
 """Stacked tensors [experts, out, in]; as parameters they have no ".weight" behind their names."""
+_BEFORE_MLP = MappingProxyType({"ffn_norm": "pre_feedforward_layernorm"})
+_AS_IN_FILE = MappingProxyType({"post_attention_norm": None})
+OTHERWISE: Mapping[str, Mapping[str, str | None]] = MappingProxyType(
+    {
+        **dict.fromkeys(("gemma2", "gemma3", "gemma3n", "gemma4", "gemma-embedding"), _BEFORE_MLP),
+        **dict.fromkeys(("afmoe", "falcon-h1"), _BEFORE_MLP),
+        **dict.fromkeys(("glm4", "plamo2", "plamo3"), _AS_IN_FILE),
+        "arctic": {"ffn_norm": None},
+    }
+)
+"""What a tensor of a layer is called in some architectures; None: as in the file."""
 ROTARY = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
 """Tensors that belong to the configuration (`rope_parameters`), and are no weights."""
 
@@ -45,9 +69,9 @@ ROTARY = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_facto
 def hugging_face_names(names: Iterable[str], architecture: str | None) -> dict[str, str]:
     """The tensors that are weights, each with its name in a Hugging Face checkpoint.
 
-    `architecture` is `general.architecture` of the file; of one that gguf does not know all names stay as they are.
+    `architecture` is `general.architecture` of the file.
     """
-    whole, layer = _tables(architecture)
+    special = OTHERWISE.get(architecture or "", {})
     found = {}
     for name in names:
         if name in ROTARY:
@@ -55,34 +79,11 @@ def hugging_face_names(names: Iterable[str], architecture: str | None) -> dict[s
         base, suffix = next(((name.removesuffix(end), end) for end in _SUFFIXES if name.endswith(end)), (name, ""))
         block = _BLOCK.fullmatch(base)
         if block is None:
-            found[name] = whole[base] + suffix if base in whole else name
-        elif block[2] in layer:
-            inner = layer[block[2]]
-            found[name] = f"model.layers.{block[1]}.{inner}{'' if inner in EXPERTS else suffix}"
+            found[name] = MODEL[base] + suffix if base in MODEL else name
+        elif block[2] in EXPERTS:
+            found[name] = f"model.layers.{block[1]}.{EXPERTS[block[2]]}"
+        elif inner := special.get(block[2], LAYER.get(block[2])):
+            found[name] = f"model.layers.{block[1]}.{inner}{suffix}"
         else:
             found[name] = name
     return found
-
-
-def _tables(architecture: str | None) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """By GGUF name: the tensors of the whole model, and those of a layer without their `blk.N.`."""
-    from gguf.constants import MODEL_ARCH_NAMES
-    from gguf.tensor_mapping import TensorNameMap
-
-    class Table(TensorNameMap):
-        # A table of some architectures (arctic) writes into the one of the class, and so into all that follow.
-        block_mappings_cfg = dict(TensorNameMap.block_mappings_cfg)
-
-    known = next((code for code, name in MODEL_ARCH_NAMES.items() if name == architecture), None)
-    if known is None:
-        return {}, {}
-    table = Table(known, 1)
-    whole: dict[str, str] = {}
-    layer: dict[str, str] = {}
-    for name in MODEL:
-        if target := table.get_name(name):
-            whole.setdefault(target, name)
-    for name in (*LAYER, *EXPERTS):
-        if target := table.get_name(f"model.layers.0.{name}"):
-            layer.setdefault(target.removeprefix("blk.0."), name)
-    return whole, layer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from bestiary.errors import CheckpointError
 from bestiary.protocols import Repository
@@ -16,6 +17,10 @@ READS = (1 << 20, 1 << 24, 1 << 28)
 """Bytes of the beginnings that are asked for, one after the other, until a header is whole; vocabularies have 16 MB."""
 SMALL = 1 << 22
 """Bytes beyond which a tensor of the configuration is not read through a beginning of its file."""
+
+
+_SEEN: WeakKeyDictionary[Repository, dict[str, Header]] = WeakKeyDictionary()
+"""Without their files, by which file it was and in which state."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def _read_part(repository: Repository, name: str, fetch: bool) -> Part:
     if fetch or not repository.missing([name]):
         mapped = MappedFile(repository.path(name), origin)
         try:
-            return Part(name, parse(mapped.buffer, mapped.size, origin), mapped)
+            return Part(name, _header(repository, mapped), mapped)
         except BaseException:
             mapped.close()
             raise
@@ -91,6 +96,19 @@ def _read_part(repository: Repository, name: str, fetch: bool) -> Part:
                     f"{len(head)} bytes of the file came where {length} were asked for.", where=origin, fix="try again"
                 ) from None
     raise CheckpointError(f"The header is longer than {READS[-1]} bytes.", where=origin, fix="check what this file is")
+
+
+def _header(repository: Repository, mapped: MappedFile) -> Header:
+    """Parsed once for a repository: a load asks for the configuration, then the tokenizer, then the weights."""
+    try:
+        seen = _SEEN.setdefault(repository, {})
+    except TypeError:  # a source's own class may have neither a hash nor weak references
+        seen = {}
+    if mapped.identity in seen:
+        return seen[mapped.identity].on(mapped.buffer)
+    header = parse(mapped.buffer, mapped.size, mapped.origin)
+    seen[mapped.identity] = header.on(b"")
+    return header
 
 
 def _check_split(parts: Sequence[Part]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from bestiary.errors import BestiaryError, GenerationError
 from bestiary.generation.choosing import Row
 from bestiary.generation.completion import Chunk, TokenLogprob, Usage
-from bestiary.generation.constraints.state import ConstraintState
 from bestiary.generation.detokenizer import Detokenizer
 from bestiary.generation.engine.events import Ended
 from bestiary.generation.engine.sequence import Sequence
@@ -18,6 +17,7 @@ from bestiary.generation.randomness import key
 from bestiary.generation.stop import StopStrings
 
 if TYPE_CHECKING:
+    from bestiary.generation.constraints.state import ConstraintState
     from bestiary.generation.engine.request import Request
 
 

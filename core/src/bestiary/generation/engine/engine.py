@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from bestiary.errors import BestiaryError, GenerationError, OutOfMemory, Overloaded, RequestError, RequestTimeout
-from bestiary.generation.constraints.state import ConstraintState
 from bestiary.generation.engine.admission import check_constraint, check_prompt, most_tokens
 from bestiary.generation.engine.choice import Choice
 from bestiary.generation.engine.deciding import decide
@@ -37,6 +36,7 @@ from bestiary.nn.operations import PLAIN, Operations
 
 if TYPE_CHECKING:
     from bestiary.adapters.residency import Adapters, Lease
+    from bestiary.generation.constraints.state import ConstraintState
     from bestiary.generation.speculation.drafter import Drafter
 
 log = logging.getLogger("bestiary.engine")

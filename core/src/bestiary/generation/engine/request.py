@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 
 from bestiary.errors import BestiaryError
 from bestiary.generation.completion import Chunk, TokenLogprob
-from bestiary.generation.constraints.state import ConstraintState
 from bestiary.generation.engine.choice import Choice
 from bestiary.generation.engine.sequence import Sequence
 from bestiary.generation.engine.terms import Terms
@@ -22,6 +21,7 @@ from bestiary.generation.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from bestiary.adapters.residency import Lease
+    from bestiary.generation.constraints.state import ConstraintState
 
 _numbers = count()
 
