@@ -140,6 +140,11 @@ class RequestError(BestiaryError):
     """A prompt or a request cannot be served: too long, empty, or malformed."""
 
 
+class MediaError(RequestError):
+    """A picture, video or sound cannot be taken: damaged, too large, out of reach, or one that the model has no eyes
+    or ears for."""
+
+
 class Overloaded(BestiaryError):
     """Too many requests wait already; the same request may be served later."""
 
