@@ -48,7 +48,8 @@ def bestiary_pipelines() -> Sequence[PipelineType]:
         *("tok_model_id", "tokenizer_json", "draft", "draft_tokens", "adapters", "xlora", "xlora_order", "anymoe"),
         *("cache_memory", "cache_type", "block_size", "max_requests", "max_waiting", "compile", "replay"),
     )
-    return [PipelineType("text", "bestiary.pipelines.text:TextPipeline", options)]
+    # A model that sees answers in text, too: its processor makes the difference.
+    return [PipelineType(task, "bestiary.pipelines.text:TextPipeline", options) for task in ("text", "vision")]
 
 
 @hookimpl

@@ -110,6 +110,14 @@ class Config(Mapping[str, Any]):
         nested = self._values.get("text_config")
         return nested if isinstance(nested, Config) else self
 
+    def part(self, name: str, defaults: Mapping[str, Any] | None = None) -> Config:
+        """Another part, such as `vision_config`, with what its class takes for granted.  Raises ConfigError."""
+        nested = self._values.get(name)
+        if not isinstance(nested, Mapping):
+            raise ConfigError(f'The configuration has no "{name}", which the architecture needs.', where=self._origin)
+        given = {key: value for key, value in nested.items() if value is not None}
+        return Config({**(defaults or {}), **given}, f"{self._origin}, {name}")
+
     def rope(self, kind: str = FULL) -> Mapping[str, Any]:
         """The rotary parameters of one kind of layer: rope_type, rope_theta and what the type needs."""
         parameters: Mapping[str, Mapping[str, Any]] = self.rope_parameters

@@ -158,7 +158,8 @@ def sites(model: nn.Module, plan: Plan, checkpoint: Checkpoint) -> tuple[Site, .
     for name, recipe in plan.recipes.items():
         path, attribute = places[name][0]
         module = model.get_submodule(path)
-        if can_hold(module, attribute):
+        # Eyes and ears are a small part of a model, and see worse in fewer bits.
+        if can_hold(module, attribute) and not path.startswith("media."):
             kinds = {checkpoint.dtype(source) for source in recipe.sources()}
             stored = kinds.pop() if len(kinds) == 1 else "mixed"
             shape = tuple(getattr(module, attribute).shape)

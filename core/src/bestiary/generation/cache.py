@@ -57,9 +57,10 @@ class FlatLayer:
         counts: Sequence[int],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        runs: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """`dtype` is that of states that say none."""
-        self.caches, self.counts, self.dtype, self.device = caches, counts, dtype, device
+        """`dtype` is that of states that say none, `runs` those of tokens that see each other both ways."""
+        self.caches, self.counts, self.dtype, self.device, self.runs = caches, counts, dtype, device, runs
 
     def attend(
         self,
@@ -74,7 +75,7 @@ class FlatLayer:
             part = slice(start, start + count)
             start += count
             keys, values = cache.extend(k[part].transpose(0, 1), None if v is None else v[part].transpose(0, 1))
-            made.append(attend(q[part].transpose(0, 1), keys, values, spec, sinks).transpose(0, 1))
+            made.append(attend(q[part].transpose(0, 1), keys, values, spec, sinks, self.runs).transpose(0, 1))
         return made[0] if len(made) == 1 else torch.cat(made)
 
     def load(self, spec: RecurrentSpec) -> tuple[torch.Tensor, ...]:
@@ -102,8 +103,12 @@ def make_batch(
     *,
     all_outputs: bool = False,
     dtype: torch.dtype = torch.float32,
+    runs: Sequence[tuple[int, int]] = (),
 ) -> Batch:
-    """The batch in which each sequence gets `counts` new tokens.  Logits are wanted for its last one, or for all."""
+    """The batch in which each sequence gets `counts` new tokens.  Logits are wanted for its last one, or for all.
+
+    `runs` are those of tokens that see each other both ways, in a batch of one sequence.
+    """
     positions, lengths, last, total = [], [], [], 0
     for cache, count in zip(caches, counts, strict=True):
         start = cache.length
@@ -112,7 +117,8 @@ def make_batch(
         total += count
         last.append(total - 1)
     layers = [
-        FlatLayer(states, counts, dtype, device) for states in zip(*(cache.layers for cache in caches), strict=True)
+        FlatLayer(states, counts, dtype, device, runs)
+        for states in zip(*(cache.layers for cache in caches), strict=True)
     ]
     return Batch(
         torch.cat(positions).to(device),

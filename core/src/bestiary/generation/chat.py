@@ -32,14 +32,20 @@ class ChatEncoder:
         variables.setdefault("add_generation_prompt", not variables.get("continue_final_message"))
         return self.template.render(_as_messages(messages), **variables)
 
-    def encode(self, messages: str | Sequence[Message], **variables: Any) -> list[int]:
+    def encode(
+        self, messages: str | Sequence[Message], expand: Callable[[str], str] | None = None, **variables: Any
+    ) -> list[int]:
         """The token ids of a conversation.
 
         The template's own special tokens are special; their texts inside user and tool messages are plain text.
+        `expand` changes the text before it is cut into tokens: placeholders of media, which are the template's own,
+        become what stands for them.
         """
         hidden: list[str] = []
         shielded = [self._shield(message, hidden) for message in _as_messages(messages)]
         text = self.render(shielded, **variables)
+        if expand is not None:
+            text = expand(text)
         if not hidden:
             return self.tokenizer.encode(text, add_special_tokens=False, most=self.most)
         first, *rest = _MARK.split(text)

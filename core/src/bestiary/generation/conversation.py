@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bestiary.errors import OptionError, RequestError, TemplateError, shown
 from bestiary.generation.answer import AnswerReader, AnswerStream
@@ -18,8 +18,14 @@ from bestiary.generation.conversation_variables import inputs_of
 from bestiary.generation.tools.answer_grammar import Wanted, answer_grammar, framed
 from bestiary.generation.tools.choose import detect, tool_format
 from bestiary.generation.tools.tool_choice import ToolChoice, validate_tools
+from bestiary.media.messages import Source, without_media
 from bestiary.nearest import did_you_mean
 from bestiary.registry import Registry
+
+if TYPE_CHECKING:
+    from bestiary.media.prepared import Prepared
+    from bestiary.media.prompt import MediaPrompt
+    from bestiary.media.reader import MediaReader
 
 _AS_THEY_ARE = ("documents", "add_generation_prompt", "continue_final_message")
 OPTIONS = (
@@ -43,6 +49,8 @@ class ChatRequest:
     ends: frozenset[int]
     begun: bool | None
     """Whether the answers begin inside of reasoning; None: the end of the prompt tells."""
+    media: MediaPrompt | None = None
+    """What some of the tokens stand for."""
 
     def open(self) -> AnswerStream:
         """Begin to read an answer."""
@@ -87,9 +95,10 @@ class Conversations:
         *,
         tool_format: str | None = None,
         registry: Registry | None = None,
+        media: MediaReader | None = None,
     ) -> None:
-        """`tool_format` is what the architecture names, for templates that show none."""
-        self._encoder, self._ends = encoder, end_tokens
+        """`tool_format` is what the architecture names, for templates that show none; `media` reads pictures."""
+        self._encoder, self._ends, self._media = encoder, end_tokens, media
         self._named, self._registry = tool_format, registry
         self._readers: dict[tuple[str, str | None], AnswerReader] = {}
 
@@ -100,7 +109,9 @@ class Conversations:
         TemplateError for what the template does.
         """
         offer = self._offer(options)
-        tokens = self._encode(messages, options, offer)
+        messages, sources = without_media(messages)
+        media = self._read(sources)
+        tokens = self._encode(messages, options, offer, media)
         begun = _begun(messages, options.get("continue_final_message"), offer.reader)
         return ChatRequest(
             tokens,
@@ -110,22 +121,32 @@ class Conversations:
             offer.reader,
             self._ends.union(_ids(options.get("stop_tokens"))),
             begun,
+            self._media.place(tokens, media) if self._media is not None else None,
         )
 
     def render(self, messages: Any, options: Mapping[str, Any]) -> str:
         """The text of the prompt.  OptionError for options that are not a chat's own, too."""
         _check_names(options)
         arguments = self._arguments(options, self._offer(options))
-        return self._encoder.render(self._prepared(messages, arguments), **arguments)
+        return self._encoder.render(self._prepared(without_media(messages)[0], arguments), **arguments)
 
     def encode(self, messages: Any, options: Mapping[str, Any]) -> list[int]:
         """The tokens of the prompt.  OptionError for options that are not a chat's own, too."""
         _check_names(options)
-        return self._encode(messages, options, self._offer(options))
+        messages, sources = without_media(messages)
+        return self._encode(messages, options, self._offer(options), self._read(sources))
 
-    def _encode(self, messages: Any, options: Mapping[str, Any], offer: _Offer) -> list[int]:
+    def _encode(self, messages: Any, options: Mapping[str, Any], offer: _Offer, media: Sequence[Prepared]) -> list[int]:
         arguments = self._arguments(options, offer)
-        return self._encoder.encode(self._prepared(messages, arguments), **arguments)
+        expand = self._media.expand(media) if self._media is not None else None
+        return self._encoder.encode(self._prepared(messages, arguments), expand, **arguments)
+
+    def _read(self, sources: Sequence[Source]) -> list[Prepared]:
+        if not sources:
+            return []
+        from bestiary.media.reader import MediaReader
+
+        return (self._media or MediaReader(None)).read(sources)
 
     # Tools
 

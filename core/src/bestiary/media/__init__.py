@@ -10,4 +10,5 @@ In that order:
     prepared    one picture, ready for the model's encoder
     messages    the media of a chat, found in its messages
     prompt      which tokens of a prompt stand for which rows of which picture
+    reader      all of that for one model
 """

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from PIL.Image import Image
 
 from bestiary.media.prepared import Prepared
+
+if TYPE_CHECKING:
+    from PIL.Image import Image  # which a model without eyes does without
 
 
 @dataclass(frozen=True)

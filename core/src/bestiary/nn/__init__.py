@@ -6,7 +6,16 @@ or a swapped block, never a subclass of another model.  Batches are flat: the to
 
 from bestiary.nn.activation import activation
 from bestiary.nn.attention import Attention
-from bestiary.nn.batch import AttentionSpec, Batch, LayerSpec, LayerState, RecurrentSpec, RecurrentState
+from bestiary.nn.batch import (
+    AttentionSpec,
+    Batch,
+    Features,
+    LayerSpec,
+    LayerState,
+    MediaEncoder,
+    RecurrentSpec,
+    RecurrentState,
+)
 from bestiary.nn.decoder import CausalLM, Decoder, DecoderLayer, LanguageModel
 from bestiary.nn.embedding import Embedding
 from bestiary.nn.experts import Experts, ExpertsAdapter, MixtureOfExperts, Router
@@ -27,6 +36,7 @@ __all__ = [
     "Embedding",
     "Experts",
     "ExpertsAdapter",
+    "Features",
     "GatedMLP",
     "LanguageModel",
     "LayerNorm",
@@ -34,6 +44,7 @@ __all__ = [
     "LayerState",
     "Linear",
     "LinearAdapter",
+    "MediaEncoder",
     "MixtureOfExperts",
     "PackedStack",
     "PackedWeight",

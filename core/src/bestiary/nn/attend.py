@@ -1,5 +1,7 @@
 """Attention of one sequence in plain torch: the reference that every back end must equal."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -7,23 +9,31 @@ from bestiary.nn.batch import AttentionSpec
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None, spec: AttentionSpec, sinks: torch.Tensor | None = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor | None,
+    spec: AttentionSpec,
+    sinks: torch.Tensor | None = None,
+    runs: Sequence[tuple[int, int]] = (),
 ) -> torch.Tensor:
     """q [H, T, D], k and v [KH, S, D] of one sequence -> [H, T, D]; of a latent v is None.
 
-    The queries are the last T of the S positions; each sees itself and the past, within the window.
+    The queries are the last T of the S positions; each sees itself and the past, within the window, and all of a run
+    [first, end) of positions in which it stands.
     """
     if v is None:
         v = k[..., : spec.latent]
     new, seen = q.shape[1], k.shape[1]
-    if spec.window is not None and seen - new + 1 > spec.window:
+    if spec.window is not None and seen - new + 1 > spec.window and not runs:
         # The oldest query sees no further back than this.
         first = seen - new - spec.window + 1
         k, v, seen = k[:, first:], v[:, first:], seen - first
     windowed = spec.window is not None and seen > spec.window
     mask = None
-    if new > 1 and (new < seen or windowed or spec.softcap or sinks is not None):
+    if new > 1 and (new < seen or windowed or spec.softcap or sinks is not None or runs):
         mask = _mask(new, seen, spec.window, q.device)
+        for first, end in runs:
+            mask[max(0, first - (seen - new)) : max(0, end - (seen - new)), max(0, first) : end] = True
     if spec.softcap is None and sinks is None:
         y = F.scaled_dot_product_attention(
             q[None], k[None], v[None], mask, is_causal=mask is None and new > 1, scale=spec.scale, enable_gqa=True

@@ -6,7 +6,7 @@ that a cache, a paged pool or a recurrent state can stand behind the same call.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +48,30 @@ LayerSpec = AttentionSpec | RecurrentSpec
 """What a layer remembers of a sequence."""
 
 
+@dataclass(frozen=True)
+class Features:
+    """What the encoders of pictures and sounds put in place of the embeddings of tokens."""
+
+    rows: torch.Tensor
+    """[M] int64: which rows of the batch."""
+    values: torch.Tensor
+    """[M, D]."""
+
+    def into(self, x: torch.Tensor) -> torch.Tensor:
+        """The embeddings x [T, D] with these rows in their places."""
+        return x.index_copy(0, self.rows, self.values.to(x.dtype))
+
+
+class MediaEncoder(Protocol):
+    """The eyes or ears of a model: `CausalLM.media`."""
+
+    def encode(self, media: Sequence[Mapping[str, torch.Tensor]]) -> Sequence[torch.Tensor]:
+        """The tensors of each medium (`bestiary.media.prepared.Prepared.tensors`) -> its rows [rows, D].
+
+        Numbers come in the type of the model.
+        """
+
+
 class LayerState(Protocol):
     """One attention layer's view of the sequences of a step."""
 
@@ -85,10 +109,13 @@ class Batch:
     """The new tokens of all sequences of a step, one sequence after another."""
 
     positions: torch.Tensor
-    """[T] int64: each token's position in its sequence."""
+    """[T] int64: each token's position in its sequence; or [3, T] of time, row and column, where media stand in the
+    batch of a model that turns its heads by all three."""
     lengths: torch.Tensor
     """[T] int64: the length of each token's sequence after this step; rotary scalings that depend on it read it."""
     layers: Sequence[LayerState | RecurrentState]
     """One for each of the model's specs."""
     outputs: torch.Tensor | None = None
     """[N] int64: the tokens whose logits are wanted; None: all."""
+    features: Features | None = None
+    """Rows that are no tokens."""

@@ -79,6 +79,8 @@ class Decoder(nn.Module):
     def forward(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         """tokens [T] -> hidden states [T, D]."""
         x = self.embed_tokens(tokens)
+        if batch.features is not None:
+            x = batch.features.into(x)
         rotations = {kind: rope(batch.positions, batch.lengths).to(x.dtype) for kind, rope in self.ropes.items()}
         for layer, kind, state in zip(self.layers, self.kinds, batch.layers, strict=True):
             x = layer(x, rotations.get(kind), batch.positions, state)
@@ -104,11 +106,17 @@ class LanguageModel(Protocol):
 
 
 class CausalLM(nn.Module):
-    """A decoder and its head, which may cap the logits: softcap * tanh(logits / softcap)."""
+    """A decoder and its head, which may cap the logits: softcap * tanh(logits / softcap).
+
+    A model that sees or hears has a `bestiary.nn.MediaEncoder` as its `media`, a module that its family sets.
+    """
+
+    media: nn.Module | None
 
     def __init__(self, model: Decoder, dim: int, vocab_size: int, *, softcap: float | None = None) -> None:
         super().__init__()
         self.model, self.lm_head, self.softcap = model, Linear(dim, vocab_size), softcap
+        self.media = None
 
     @property
     def specs(self) -> tuple[LayerSpec, ...]:

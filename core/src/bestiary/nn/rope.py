@@ -58,6 +58,9 @@ class Rotation:
 class Rope(nn.Module):
     """Angles from positions, by the `parameters` of one kind of layer (`Config.rope`).
 
+    With `mrope_section` among them (M-RoPE, Qwen2-VL, arXiv 2409.12191) positions may be three, of time, row and
+    column: so many pairs turn by each.
+
     `interleaved` pairs neighbouring dimensions (GLM, DeepSeek, GPT-J).  Scalings that depend on the length of the
     sequence use each token's own length, so a batch gives what each sequence alone gives.
     """
@@ -80,11 +83,17 @@ class Rope(nn.Module):
             raise ConfigError(f'The rotary scaling "{self.kind}" needs {error} in rope_parameters.') from error
         except (TypeError, ValueError, ArithmeticError) as error:
             raise ConfigError(f'The rotary scaling "{self.kind}" has an impossible value: {error}.') from error
+        sections = self.settings.get("mrope_section")
+        if sections is not None and sum(sections) != self.width // 2:
+            raise ConfigError(f"mrope_section {sections} has not the {self.width // 2} pairs of a head.")
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, positions: torch.Tensor, lengths: torch.Tensor) -> Rotation:
-        """positions and lengths [T] -> the rotation of the step, in float32."""
-        angles = positions.float()[:, None] * self._frequencies(lengths)
+        """positions [T] or [3, T] and lengths [T] -> the rotation of the step, in float32."""
+        angles = positions.float()[..., None] * self._frequencies(lengths)
+        if positions.ndim == 2:
+            parts = torch.split(angles, self.settings["mrope_section"], -1)
+            angles = torch.cat([part[place % 3] for place, part in enumerate(parts)], -1)
         return Rotation.of(angles.cos() * self.magnitude, angles.sin() * self.magnitude, self.interleaved)
 
     def _frequencies(self, lengths: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 from bestiary.adapters.residency import Adapters
 from bestiary.building import resident_bytes
 from bestiary.config import Config
-from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError
+from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError, shown
 from bestiary.generation.chat import ChatEncoder, Message
 from bestiary.generation.completion import Chunk, Completion, collect
 from bestiary.generation.engine.engine import Engine
@@ -33,13 +33,16 @@ from bestiary.nn import CausalLM, LanguageModel
 from bestiary.pipelines.text_engine import compile_blocks, make_engine
 from bestiary.pipelines.text_options import OWN, TextOptions
 from bestiary.pipelines.text_tokens import Spoken, spoken
-from bestiary.records import Packing, PackingRequest, Progress, Site
+from bestiary.records import Packing, PackingRequest, Progress, Site, resolve
 
 if TYPE_CHECKING:
     from bestiary.generation.constraints.compiler import ConstraintCompiler
     from bestiary.generation.constraints.grammar import Grammar
     from bestiary.generation.conversation import Conversations
     from bestiary.generation.conversation_stream import ChatStream
+    from bestiary.media.prepared import Prepared
+    from bestiary.media.prompt import MediaPrompt
+    from bestiary.media.reader import MediaReader
 
 Prompt = str | Sequence[int]
 
@@ -54,15 +57,20 @@ class TextPipeline:
         adapter    the alias of one of `adapters`
         grammar    what the text may be: a type, a JSON schema, {"type": "json_object"}, a compiled pattern, a list of
                    texts to choose from, or what `bestiary.generation.constraints.grammar` makes
+        images     for a text to continue that has the model's placeholder of a picture once for each; in chats media
+        videos     are parts of messages: {"type": "image", "image": ...}.  What may be given: `bestiary.media.opening`
     """
 
     def __init__(self, identified: Identified, pull: Callable[..., LoadedModel]) -> None:
         recommended = generation_config(identified.repository)
-        self.identified = identified
+        self.identified, self._processor = identified, None
         found = spoken(identified)
         self.tokenizer = found.tokenizer
         self.chats = self._chat_encoder(found)
         self.sampling = defaults_from(recommended)
+        processor = identified.architecture.processor
+        if processor is not None:
+            self._processor = resolve(processor)(identified.config, found.repository, self.tokenizer)
         loaded = pull(encode=self.tokenizer.encode)
         options = TextOptions(**loaded.options)
         self.dtype, self.device, self._wished = loaded.dtype, loaded.device, loaded.wished
@@ -90,18 +98,23 @@ class TextPipeline:
         The answer is being made from now on, whether it is read or not; close or forget the iterator to stop it.
         """
         most = self._running().context_length
-        tokens = self.tokenizer.encode(prompt, most=most) if isinstance(prompt, str) else list(prompt)
         others = dict(options)
+        media = self._media_of(others)
+        tokens = self._encode(prompt, media, most)
         grammar = others.pop("grammar", None)
         if grammar is not None:
             from bestiary.generation.constraints.grammar import as_grammar
 
             grammar = as_grammar(grammar)
-        return self._start(tokens, others, grammar, prompt)
+        return self._start(tokens, others, grammar, prompt, self.media.place(tokens, media) if media else None)
 
-    def score(self, tokens: Sequence[int]) -> torch.Tensor:
-        """The logits [T, V] in float32 that follow each token of a sequence."""
-        return self._running().score(tokens)
+    def score(self, prompt: Prompt, **media: Any) -> torch.Tensor:
+        """The logits [T, V] in float32 that follow each token of a text or a sequence, which may have `images`."""
+        found = self._media_of(media)
+        if media:
+            raise OptionError(f"score has no option {shown(next(iter(media)))}.", fix="it takes images and videos")
+        tokens = self._encode(prompt, found)
+        return self._running().score(tokens, self.media.place(tokens, found) if found else None)
 
     # Chat
 
@@ -118,7 +131,8 @@ class TextPipeline:
     def stream_chat(self, messages: str | Sequence[Message], **options: Any) -> ChatStream:
         """Answer chunk by chunk; the arguments are those of `chat`.  The chunks have `events` beside their text."""
         request = self._conversations.request(messages, options)
-        return request.follow(self._start(request.tokens, dict(request.options), request.grammar))
+        stream = self._start(request.tokens, dict(request.options), request.grammar, media=request.media)
+        return request.follow(stream)
 
     def generate_structured(self, kind: Any, prompt: str | Sequence[Message], **options: Any) -> Any:
         """Answer with an object of a type: a pydantic model, a dataclass, or what a JSON schema (a dict) describes.
@@ -264,7 +278,34 @@ class TextPipeline:
             raise RequestError("This pipeline is closed.", fix="load the model again")
         return self.engine
 
-    def _start(self, tokens: list[int], options: dict[str, Any], grammar: Grammar | None, echo: Prompt = ()) -> Stream:
+    def _media_of(self, options: dict[str, Any]) -> list[Prepared]:
+        """Those that the options of a prompt name, taken out of these."""
+        named = [(kind, options.pop(f"{kind}s", None) or ()) for kind in ("image", "video")]
+        sources = [(kind, source) for kind, those in named for source in those]
+        return self.media.read(sources) if sources else []
+
+    def _encode(self, prompt: Prompt, media: Sequence[Prepared], most: int | None = None) -> list[int]:
+        """The tokens of a prompt, with those that stand for its media."""
+        if not isinstance(prompt, str):
+            return list(prompt)
+        expand = self.media.expand(media) if media else None
+        return self.tokenizer.encode(prompt if expand is None else expand(prompt), most=most)
+
+    @cached_property
+    def media(self) -> MediaReader:
+        """What reads the pictures of prompts, and which kinds of media the model takes."""
+        from bestiary.media.reader import MediaReader
+
+        return MediaReader(self._processor)
+
+    def _start(
+        self,
+        tokens: list[int],
+        options: dict[str, Any],
+        grammar: Grammar | None,
+        echo: Prompt = (),
+        media: MediaPrompt | None = None,
+    ) -> Stream:
         """Queue a request.  A bad grammar is a RequestError, an unknown option an OptionError."""
         engine = self._running()
         alias = options.pop(
@@ -278,7 +319,7 @@ class TextPipeline:
         text = "" if not sampling.echo else echo if isinstance(echo, str) else self.detokenize(echo)
         lease = None if alias is None else self.adapters.lease(alias)
         try:
-            return engine.stream(tokens, sampling, terms, constraint=constraint, adapter=lease, echo=text)
+            return engine.stream(tokens, sampling, terms, constraint=constraint, adapter=lease, echo=text, media=media)
         except BaseException:
             if lease is not None:
                 lease.release()
@@ -302,6 +343,7 @@ class TextPipeline:
             engine.end_tokens,
             tool_format=architecture.tool_format,
             registry=self.identified.registry,
+            media=self.media if self._processor is not None else None,
         )
 
     def _chatting(self) -> ChatEncoder:

@@ -32,7 +32,7 @@ def attend(
 ) -> torch.Tensor | None:
     """`bestiary.generation.engine.paged_attention.attend_blocks`; None for forms that the native code does not know."""
     memories = _memories(blocks)
-    if memories is None or v is None or spec.latent is not None or spec.head_dim > WIDEST:
+    if memories is None or v is None or step.runs or spec.latent is not None or spec.head_dim > WIDEST:
         return None
     if not all(_heads_beside(x) for x in (k, v)) or q.stride(2) != 1:
         return None

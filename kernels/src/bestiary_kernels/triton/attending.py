@@ -32,7 +32,7 @@ def attend(
     """
     memories = blocks.memories
     known = v is not None and spec.latent is None and len(memories) == 2 and spec.head_dim <= WIDEST
-    if not known or not takes(q, *memories) or (step.seen is not None and step.lengths is None):
+    if not known or step.runs or not takes(q, *memories) or (step.seen is not None and step.lengths is None):
         return None
     assert v is not None
     blocks.write(step.slots, k, v)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from bestiary.adapters.residency import Adapters, Lease
     from bestiary.generation.constraints.state import ConstraintState
     from bestiary.generation.speculation.drafter import Drafter
+    from bestiary.media.prompt import MediaPrompt
 
 log = logging.getLogger("bestiary.engine")
 
@@ -110,8 +111,9 @@ class Engine:
         constraint: ConstraintState | None = None,
         adapter: Lease | None = None,
         echo: str = "",
+        media: MediaPrompt | None = None,
     ) -> Request:
-        """Queue a request; `echo` is a text with which its answers begin.
+        """Queue a request; `echo` is a text with which its answers begin, `media` what some of its tokens stand for.
 
         Raises RequestError for a prompt that cannot be served, and Overloaded where too many requests wait already.
         The lease of an adapter is released when the request ends.
@@ -130,6 +132,7 @@ class Engine:
             constraint=constraint,
             adapter=adapter,
             echo=echo,
+            media=media,
         )
         with self._changed:
             if self._closed:
@@ -151,17 +154,19 @@ class Engine:
         constraint: ConstraintState | None = None,
         adapter: Lease | None = None,
         echo: str = "",
+        media: MediaPrompt | None = None,
     ) -> Stream:
         """Chunks as they come; closing the iterator cancels the request.  Arguments and errors: see `submit`."""
-        return Stream(self.submit(prompt, sampling, terms, constraint=constraint, adapter=adapter, echo=echo), self)
+        more = {"constraint": constraint, "adapter": adapter, "echo": echo, "media": media}
+        return Stream(self.submit(prompt, sampling, terms, **more), self)  # type: ignore[arg-type]
 
-    def score(self, tokens: Sequence[int]) -> torch.Tensor:
+    def score(self, tokens: Sequence[int], media: MediaPrompt | None = None) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence; beside the loop, in memory of its own."""
         if self._closed:
             raise RequestError("The model is closed.", fix="load it again")
         check_prompt(tokens, self.model.vocab_size, self.context_length)
         with self._gate.passing():
-            return score(self.model, tokens, self.cache.device)
+            return score(self.model, tokens, self.cache.device, media)
 
     @contextmanager
     def changing(self) -> Iterator[None]:

@@ -80,6 +80,8 @@ class DecodeGraphs:
         """Whether every sequence decodes, one token each, there are not too many, and nobody watches the layers."""
         if len(work) > self.most or not all(entry.count == 1 and entry.start > 0 for entry in work):
             return False
+        if any(entry.sequence.media is not None and entry.start < entry.sequence.prompt_length for entry in work):
+            return False  # what stands there may be no token
         # A recording does again what was computed, and does not call those who want to see it.
         return not any(module.watched for module in self._watchable)
 
@@ -136,7 +138,9 @@ class DecodeGraphs:
 
     def _fill(self, buffers: _Buffers, work: Many[Work]) -> None:
         count, size = len(work), self.cache.block_size
-        columns = [(entry.sequence.tokens[entry.start], entry.start, entry.end) for entry in work]
+        columns = [
+            (entry.sequence.tokens[entry.start], entry.start + entry.sequence.shift, entry.end) for entry in work
+        ]
         numbers = torch.tensor(columns).T.to(self.cache.device)
         for buffer, values in zip(
             (buffers.tokens, buffers.batch.positions, buffers.batch.lengths), numbers, strict=True

@@ -32,10 +32,14 @@ class AttentionStep:
     """[N, 1, 1, S] of bool: which of them are real; None where all are."""
     lengths: torch.Tensor | None = None
     """[N]: how many of them are real, the first ones."""
+    runs: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """For each of `prompts` the runs of tokens that see each other both ways, by places in what it sees; empty where no
+    prompt has any.  What computes attention and does not know of them leaves such a step to others."""
 
     @classmethod
     def of(cls, work: Many[Work], index: int, window: int | None, size: int, device: torch.device) -> AttentionStep:
         written: list[np.ndarray] = []
+        runs: list[tuple[tuple[int, int], ...]] = []
         prompts: list[tuple[int, int, torch.Tensor]] = []
         rows: list[int] = []
         decoding: list[np.ndarray] = []
@@ -48,10 +52,13 @@ class AttentionStep:
                 decoding.append(seen)
             else:
                 prompts.append((row, entry.count, torch.from_numpy(seen).to(device)))
+                first = entry.end - len(seen)
+                runs.append(tuple((start - first, end - first) for start, end in entry.runs))
             row += entry.count
         slots = torch.from_numpy(np.concatenate(written)).to(device)
+        both_ways = tuple(runs) if any(runs) else ()
         if not rows:
-            return cls(slots, tuple(prompts), None, None, None)
+            return cls(slots, tuple(prompts), None, None, None, runs=both_ways)
         lengths = np.array([len(seen) for seen in decoding])
         padded = np.zeros((len(rows), lengths.max()), dtype=np.int64)
         for place, seen in enumerate(decoding):
@@ -61,7 +68,7 @@ class AttentionStep:
             real = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])[:, None, None].to(device)
         counts = torch.from_numpy(lengths).to(device)
         places = torch.tensor(rows, device=device)
-        return cls(slots, tuple(prompts), places, torch.from_numpy(padded).to(device), real, counts)
+        return cls(slots, tuple(prompts), places, torch.from_numpy(padded).to(device), real, counts, both_ways)
 
 
 def slots_seen(work: Work, index: int, window: int | None, size: int) -> np.ndarray:
@@ -109,10 +116,10 @@ def attend_blocks(
     if not step.prompts and step.seen is not None:
         return _decode(q, blocks, step.seen, step.mask, spec, sinks)
     made = q.new_empty(*q.shape[:2], spec.value_dim)
-    for row, count, seen in step.prompts:
+    for (row, count, seen), runs in zip(step.prompts, step.runs or ((),) * len(step.prompts), strict=True):
         part = slice(row, row + count)
         keys, values = _gathered(blocks, seen, spec, q.dtype)
-        y = attend(q[part].transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), spec, sinks)
+        y = attend(q[part].transpose(0, 1), keys.transpose(0, 1), values.transpose(0, 1), spec, sinks, runs)
         made[part] = y.transpose(0, 1)
     if step.rows is not None and step.seen is not None:
         made[step.rows] = _decode(q[step.rows], blocks, step.seen, step.mask, spec, sinks)

@@ -1,8 +1,9 @@
 """Which prefixes are in the cache: a tree of full blocks of tokens.
 
-A node is found by a sha256 chain over everything that its content depends on: a salt (tenant, adapter, media) and every
-token up to its end.  A hash alone is not believed: a node is taken only if its own tokens equal those asked for and its
-parent is the node found before it, so equal hashes of different prefixes (short or forged ones) share nothing.
+A node is found by a sha256 chain over everything that its content depends on: a salt (tenant, adapter) and every token
+up to its end, where the rows of a picture are numbers made of its hash (`Sequence.identities`).  A hash alone is not
+believed: a node is taken only if its own tokens equal those asked for and its parent is the node found before it, so
+equal hashes of different prefixes (short or forged ones) share nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def salted(salt: bytes) -> bytes:
 
 def extended(digest: bytes, tokens: Sequence[int]) -> bytes:
     """The chain one block further."""
-    return hashlib.sha256(digest + b"".join(token.to_bytes(8, "little") for token in tokens)).digest()
+    parts = (token.to_bytes(8 if token < 1 << 63 else 48, "little") for token in tokens)
+    return hashlib.sha256(digest + b"".join(parts)).digest()
 
 
 class PrefixTree:

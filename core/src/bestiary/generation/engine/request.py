@@ -22,6 +22,7 @@ from bestiary.generation.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from bestiary.adapters.residency import Lease
     from bestiary.generation.constraints.state import ConstraintState
+    from bestiary.media.prompt import MediaPrompt
 
 _numbers = count()
 
@@ -44,6 +45,7 @@ class Request:
         constraint: ConstraintState | None = None,
         adapter: Lease | None = None,
         echo: str = "",
+        media: MediaPrompt | None = None,
     ) -> None:
         """`most` tokens at most for each answer, which begins with `echo`."""
         self.id = next(_numbers)
@@ -69,7 +71,7 @@ class Request:
             Choice(
                 self,
                 index,
-                Sequence(list(prompt), len(prompt), terms.priority, salt, generation, wanted=wanted),
+                Sequence(list(prompt), len(prompt), terms.priority, salt, generation, media, wanted=wanted),
                 derived(seed, index),
                 constraint if constraint is None or index == 0 else constraint.copy(),
             )

@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from bestiary.generation.engine.encoding import EncodedMedia
 from bestiary.generation.engine.graphs import decode_graphs
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.sequence import Plan, Work
@@ -16,6 +18,7 @@ from bestiary.nn import Batch, LanguageModel
 
 if TYPE_CHECKING:
     from bestiary.adapters.residency import Adapters
+    from bestiary.media.prompt import MediaPrompt
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class ModelRunner:
     ) -> None:
         """`replay` lets steps in which every sequence decodes be recorded, where the device has a way to."""
         self.model, self.cache, self.adapters, self.replay = model, cache, adapters, replay
+        self.media = EncodedMedia(getattr(model, "media", None), cache.device)
         self.forget()
 
     def forget(self) -> None:
         """The model's weights lie elsewhere now: what was recorded of them is void."""
+        self.media.forget()
         self._graphs = decode_graphs(self.model, self.cache) if self.replay else None
 
     @torch.inference_mode()
@@ -50,7 +55,7 @@ class ModelRunner:
         if self._graphs is not None and not adapted and self._graphs.fits(plan.work):
             hidden = self._graphs.run(plan.work)
             return Result(plan, self._numbers(self.model.head(hidden)), hidden)
-        tokens, batch = flat(plan.work, self.cache)
+        tokens, batch = flat(plan.work, self.cache, self.media)
         with self._adapted(plan.work, batch) if adapted else nullcontext():
             hidden = self.model.hidden(tokens, batch)
             logits = self.model.head(hidden if batch.outputs is None else hidden[batch.outputs])
@@ -65,23 +70,38 @@ class ModelRunner:
         return self.adapters.step([(entry.sequence.adapter, entry.count) for entry in work], batch.outputs.tolist())
 
 
-def flat(works: Many[Work], cache: PagedCache) -> tuple[torch.Tensor, Batch]:
-    """The tokens [T] of a step, and their batch; logits are wanted where each sequence says."""
+def flat(works: Many[Work], cache: PagedCache, media: EncodedMedia | None = None) -> tuple[torch.Tensor, Batch]:
+    """The tokens [T] of a step, and their batch; logits are wanted where each sequence says.
+
+    `media` has the rows of pictures in place of those of their tokens; a model that drafts does without.
+    """
     tokens: list[int] = []
+    seen: list[tuple[MediaPrompt, int, int, int]] = []
     positions: list[int] = []
     lengths: list[int] = []
     outputs: list[int] = []
     for work in works:
         wanted = work.outputs
+        if work.sequence.media is not None:
+            seen.append((work.sequence.media, work.start, work.end, len(tokens)))
         outputs += range(len(tokens) + wanted.start - work.start, len(tokens) + work.count)
         tokens += work.sequence.tokens[work.start : work.end]
         positions += range(work.start, work.end)
         lengths += [work.end] * work.count
     device = cache.device
     batch = Batch(
-        torch.tensor(positions, device=device),
+        torch.tensor(positions, device=device) if not seen else _places(works).to(device),
         torch.tensor(lengths, device=device),
         cache.states(works),
         torch.tensor(outputs, dtype=torch.long, device=device),
+        media.features(seen) if media is not None and seen else None,
     )
     return torch.tensor(tokens, device=device), batch
+
+
+def _places(works: Many[Work]) -> torch.Tensor:
+    """The positions of a step [T], or [3, T] where media stand otherwise than in their order."""
+    made = [work.sequence.positions(work.start, work.end) for work in works]
+    if all(part.ndim == 1 for part in made):
+        return torch.from_numpy(np.concatenate(made))
+    return torch.from_numpy(np.concatenate([np.broadcast_to(part, (3, part.shape[-1])) for part in made], 1))

@@ -99,7 +99,12 @@ class Scheduler:
         if len(self.running) >= self.limits.sequences:
             return None
         twin = Sequence(
-            list(sequence.tokens), sequence.prompt_length, sequence.priority, sequence.salt, sequence.adapter
+            list(sequence.tokens),
+            sequence.prompt_length,
+            sequence.priority,
+            sequence.salt,
+            sequence.adapter,
+            sequence.media,
         )
         twin.computed = twin.reused = computed
         twin.shadow = min(sequence.shadow, computed)
@@ -132,6 +137,8 @@ class Scheduler:
             if sequence not in self.running or budget == 0:
                 continue  # preempted for one before it, or no room left in this step
             count = self._next(sequence, budget)
+            if not count:
+                continue
             while not self._reserve(sequence, count, copies):
                 if sequence.drafts and count > sequence.pending - sequence.drafts:
                     count = sequence.pending - sequence.drafts  # guesses are not worth another's place
@@ -151,6 +158,9 @@ class Scheduler:
             sequence = self.waiting[0][1]
             self._admit(sequence)
             count = self._next(sequence, budget)
+            if not count:
+                self._release(sequence)
+                break
             # Room for a block more of each running sequence, or the newcomer would be sent back in the next step.
             if not self._reserve(sequence, count, copies) or any(
                 pool.available < len(self.running) for pool in self.pools
@@ -188,6 +198,10 @@ class Scheduler:
             # A state can be kept for others only where a step ends with a block.
             beyond = (sequence.computed + count) % self.block_size
             count -= beyond if beyond < count else 0
+        run = sequence.media.run_across(sequence.computed + count) if sequence.media is not None else None
+        if run is not None:  # it waits for a step that has room for all of it; where no step has, one makes room
+            whole = budget == self.limits.tokens and run[0] <= sequence.computed
+            count = (run[1] if whole else max(run[0], sequence.computed)) - sequence.computed
         return count
 
     # Memory
@@ -201,8 +215,10 @@ class Scheduler:
         sequence.computed = sequence.shadow = sequence.noted = 0
         sequence.prefix = None
         # What logits are wanted of is always computed.
-        path = self.tree.find(sequence.tokens[: sequence.wanted], sequence.salt)
+        path = self.tree.find(sequence.identities(0, sequence.wanted), sequence.salt)
         length = self._usable(path)
+        while length and self._parts_run(sequence, length * self.block_size):
+            length = self._usable(path[: length - 1])
         for index, pool in enumerate(self.pools):
             first = self._first_seen(index, length * self.block_size)
             for place, node in enumerate(path[:length]):
@@ -216,6 +232,13 @@ class Scheduler:
             sequence.computed = sequence.shadow = length * self.block_size
         if sequence.preemptions == 0:
             sequence.reused = sequence.computed
+
+    def _parts_run(self, sequence: Sequence, place: int) -> bool:
+        """Whether the rest of a run of media could not see its beginning, were that taken from the cache."""
+        run = sequence.media.run_across(place) if sequence.media is not None else None
+        return run is not None and any(
+            group.recurrent or (group.window is not None and group.window < run[1] - run[0]) for group in self.groups
+        )
 
     def _usable(self, path: Many[Prefix]) -> int:
         """The largest number of leading nodes whose blocks are all there, as far back as each group looks."""
@@ -291,7 +314,7 @@ class Scheduler:
                 (table[0] if current else None) if group.recurrent else table[place]
                 for group, table in zip(self.groups, sequence.tables, strict=True)
             ]
-            part = sequence.tokens[place * size : (place + 1) * size]
+            part = sequence.identities(place * size, (place + 1) * size)
             sequence.prefix = self.tree.add(sequence.prefix, part, sequence.salt, blocks)
             for index, block in enumerate(blocks):
                 if block is not None and self.tree.holds(index, block):

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bestiary.generation.engine.prefixes import Prefix
 
 if TYPE_CHECKING:
     from bestiary.adapters.residency import Generation
+    from bestiary.media.prompt import MediaPrompt
 
 _arrivals = count()
 
@@ -29,6 +32,8 @@ class Sequence:
     salt: bytes = b""
     adapter: Generation | None = None
     """The adapter generation whose rows these are; None: the base model."""
+    media: MediaPrompt | None = None
+    """The pictures and sounds of the prompt."""
     arrival: int = field(default_factory=lambda: next(_arrivals))
     wanted: int = -1
     """The first position whose logits are wanted; set by whoever adds tokens, and at first the prompt's last."""
@@ -63,6 +68,29 @@ class Sequence:
         """Tokens that the next steps must compute; 1, and the drafts, while decoding."""
         return len(self.tokens) - self.computed
 
+    @property
+    def shift(self) -> int:
+        """The position of a token after the prompt, less its index."""
+        return 0 if self.media is None or self.media.positions is None else self.media.positions.shift
+
+    def positions(self, start: int, end: int) -> np.ndarray:
+        """Of the tokens [start, end): [T], or [3, T] where the media of the prompt say so."""
+        stated = self.media.positions if self.media is not None else None
+        if stated is None:
+            return np.arange(start, end)
+        after = np.arange(max(start, self.prompt_length), max(end, self.prompt_length)) + stated.shift
+        if start >= self.prompt_length:
+            return after
+        return np.concatenate((stated.prompt[:, start:end], np.broadcast_to(after, (3, len(after)))), 1)
+
+    def identities(self, start: int, end: int) -> list[int]:
+        """What the tokens [start, end) are to whoever compares prefixes: of media, tokens alone say nothing."""
+        found = self.tokens[start:end]
+        if self.media is not None and start < self.prompt_length:
+            named = self.media.identities
+            return [named.get(place, token) for place, token in enumerate(found, start)]
+        return found
+
     def guess(self, tokens: Many[int]) -> None:
         """Add drafts."""
         self.tokens += tokens
@@ -87,6 +115,12 @@ class Work:
     @property
     def end(self) -> int:
         return self.start + self.count
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """The runs of tokens that see each other both ways, of those that are computed."""
+        media = self.sequence.media
+        return () if media is None or not media.runs else media.runs_before(self.start, self.end)
 
     @property
     def outputs(self) -> range:
