@@ -6,10 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 TEXT := -e core -e kernels -e plugins/text/llama -e plugins/text/demo
-ALL := -e . -e core[testing] -e quant -e kernels -e plugins/text/llama -e plugins/text/qwen -e plugins/text/gemma -e plugins/text/demo
-SOURCES := core/src/bestiary plugins/text/llama/src/bestiary_llama plugins/text/qwen/src/bestiary_qwen \
-	plugins/text/gemma/src/bestiary_gemma plugins/text/demo/src/bestiary_demo quant/src/bestiary_quant \
-	kernels/src/bestiary_kernels
+PLUGINS := $(addprefix plugins/text/,llama qwen gemma demo) $(addprefix plugins/vision/,clip siglip gemma3 qwen-vl llava idefics)
+ALL := -e . -e core[testing] -e quant -e kernels $(addprefix -e ,$(PLUGINS))
+SOURCES := core/src/bestiary quant/src/bestiary_quant kernels/src/bestiary_kernels $(wildcard plugins/*/*/src/bestiary_*)
 PROJECTS := constraints.txt pyproject.toml \
 	$(wildcard core/pyproject.toml quant/pyproject.toml kernels/pyproject.toml plugins/*/*/pyproject.toml) \
 	$(wildcard kernels/native/* kernels/native/*/*)

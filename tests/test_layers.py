@@ -4,6 +4,7 @@ import ast
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,10 @@ DISTRIBUTIONS = sorted(
 FORBIDDEN_TO_ALL = {"transformers", "diffusers", "gguf", "PIL", "triton", "fastapi", "uvicorn", "pickle"}
 OWN = {"quant": {"gguf"}}
 """What is for one distribution alone; a folder named after a library is for that library too."""
+FOLDERS = {"PIL": "media"}
+"""Folders with another name than the library that they are for."""
+MODULES = {"pyyaml": "yaml", "pillow": "PIL"}
+"""Libraries whose modules have other names."""
 LIGHT = (
     "__init__",
     "hookspecs",
@@ -60,6 +65,17 @@ def _at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _at_import(getattr(node, inner, []))
 
 
+def folders_of(path: Path) -> set[str]:
+    """The folders of a file, and the libraries that these are for."""
+    parts = set(path.parent.parts)
+    return parts | {library for library, folder in FOLDERS.items() if folder in parts}
+
+
+def sees(project: dict[str, Any]) -> set[str]:
+    """What a distribution gets with the part of the core that reads pictures."""
+    return {"PIL"} if any(text.startswith("bestiary-core[vision]") for text in project["dependencies"]) else set()
+
+
 def declared(distribution: Path) -> set[str]:
     """The Bestiary modules of the distributions that a pyproject.toml asks for."""
     project = tomllib.loads((distribution / "pyproject.toml").read_text())["project"]
@@ -71,13 +87,14 @@ def declared(distribution: Path) -> set[str]:
 def test_imports_stay_within_the_declared_distributions(distribution: Path) -> None:
     own = next((distribution / "src").iterdir()).name
     allowed = {own, *declared(distribution)} | ({"bestiary"} if own != "bestiary" else set())
+    pictures = sees(tomllib.loads((distribution / "pyproject.toml").read_text())["project"])
     for path in modules_of(distribution):
         if "testing" in path.parts:
             continue
         found = set(imports_of(path))
         foreign = {name for name in found if name.startswith("bestiary")} - allowed
         assert not foreign, f"{path} imports {foreign}"
-        unwanted = found & (FORBIDDEN_TO_ALL - OWN.get(distribution.name, set()) - set(path.parent.parts))
+        unwanted = found & (FORBIDDEN_TO_ALL - OWN.get(distribution.name, set()) - folders_of(path) - pictures)
         assert not unwanted, f"{path} imports {unwanted}"
 
 
@@ -97,14 +114,15 @@ def test_third_party_imports_are_declared(distribution: Path) -> None:
         asked |= {"torch", "numpy"}  # what the core cannot be installed without
     own = {path.name for path in (distribution / "src").iterdir()} | {"bestiary"}
     extras = [text for texts in project.get("optional-dependencies", {}).values() for text in texts]
-    asked |= {"yaml"} & {"yaml" if name == "pyyaml" else name for name in asked}  # its module has another name
     optional = {text.partition(">")[0].partition("[")[0].strip().replace("-", "_") for text in extras}
+    asked, optional = ({MODULES.get(name, name) for name in names} for names in (asked, optional))
+    asked |= sees(project)
     known = set(sys.stdlib_module_names) | asked | own | {"importlib"}
     for path in modules_of(distribution):
         if "testing" not in path.parts:
             foreign = set(imports_of(path)) - known - optional
             # An extra is imported where it is used, or at the top of what is for it alone.
-            foreign |= set(imports_of(path, top_level=True)) - known - (optional & set(path.parent.parts))
+            foreign |= set(imports_of(path, top_level=True)) - known - (optional & folders_of(path))
             assert not foreign, f"{path} imports {foreign}, which pyproject.toml does not ask for"
 
 

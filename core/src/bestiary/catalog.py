@@ -14,11 +14,19 @@ DISTRIBUTIONS = {
     ),
     "bestiary-qwen": ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"),
     "bestiary-gemma": ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"),
+    "bestiary-gemma3": ("Gemma3ForConditionalGeneration",),
+    "bestiary-qwen-vl": ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
+    "bestiary-llava": ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"),
+    "bestiary-idefics": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
 }
 MODEL_TYPES = {
     "bestiary-llama": ("llama", "mistral", "ministral", "ministral3"),
     "bestiary-qwen": ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe"),
     "bestiary-gemma": ("gemma", "gemma2", "gemma3_text"),
+    "bestiary-gemma3": ("gemma3",),
+    "bestiary-qwen-vl": ("qwen2_vl", "qwen2_5_vl"),
+    "bestiary-llava": ("llava", "llava_next"),
+    "bestiary-idefics": ("idefics3", "smolvlm"),
 }
 FORMATS = {".uqff": "bestiary-quant", ".gguf": "bestiary-quant", ".ggml": "bestiary-quant"}
 """Endings of weight files; of those that come first a folder may hold other weights, which are no model alone."""

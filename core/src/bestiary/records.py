@@ -74,7 +74,7 @@ class Architecture:
     gguf: tuple[Gguf, ...] = ()
     chat_template: ChatTemplate | None = None
     processor: str | None = None
-    """"module:build" of the processor that turns media into tensors."""
+    """"module:build" of what turns media into tensors and tokens (`bestiary.media.processor`)."""
     parts: tuple[str, ...] = ()
     """Names of the component architectures of a pipeline made of parts."""
     features: frozenset[str] = frozenset()

@@ -1,5 +1,6 @@
 """Attention: plain softmax attention in float64 numpy, written from the papers' formulas, is the reference."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,24 @@ def test_what_was_remembered_stays_when_the_cache_grows() -> None:
         part = slice(start, start + 9)
         keys, values = cache.extend(k[:, part], v[:, part])
         assert torch.equal(keys, k[:, : start + 9]) and torch.equal(values, v[:, : start + 9])
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(("new", "seen"), [(9, 9), (5, 12), (12, 12)])
+def test_a_run_sees_all_of_itself(window: int | None, new: int, seen: int) -> None:
+    """Within the window: what transformers makes of the token types of Gemma 3, as one mask."""
+    runs = [(seen - 4, seen - 1), (seen - 11, seen - 6)]
+    random = np.random.default_rng(new + seen)
+    q, k, v = (random.standard_normal((heads, count, 8)) for heads, count in ((4, new), (2, seen), (2, seen)))
+    queries, keys = np.arange(seen - new, seen)[:, None], np.arange(seen)
+    mask = keys <= queries
+    for first, end in runs:
+        mask |= (queries >= first) & (queries < end) & (keys >= first) & (keys < end)
+    mask &= queries - keys < (window or seen)
+    scores = np.einsum("htd,hsd->hts", q, k.repeat(2, 0)) * 0.3
+    weights = np.where(mask, np.exp(scores), 0.0)
+    due = np.einsum("hts,hsd->htd", weights / weights.sum(-1, keepdims=True), v.repeat(2, 0))
+    spec = AttentionSpec(4, 2, 8, 0.3, window)
+    for sinks, softcap in ((None, None), (None, 1e6)):  # by the library's attention, and by hand
+        made = attend(*(torch.from_numpy(x).float() for x in (q, k, v)), replace(spec, softcap=softcap), sinks, runs)
+        np.testing.assert_allclose(made.numpy(), due, **TOLERANCE)

@@ -10,6 +10,7 @@ from transformers.models.deepseek_v3 import modeling_deepseek_v3
 from transformers.models.glm import modeling_glm
 from transformers.models.llama import modeling_llama
 from transformers.models.phi3 import modeling_phi3
+from transformers.models.qwen2_vl import modeling_qwen2_vl
 from transformers.models.stablelm import modeling_stablelm
 
 from bestiary.config import normalise
@@ -229,3 +230,23 @@ def test_impossible_parameters_are_refused(parameters: dict[str, Any]) -> None:
     rope = normalise(config_of(parameters), "here").rope()
     with pytest.raises(ConfigError, match=parameters["rope_type"]):
         Rope(HEAD, rope)
+
+
+@pytest.mark.parametrize("sections", [[4, 6, 6], [16, 0, 0], [2, 7, 7]])
+def test_time_row_and_column_turn_their_own_pairs(sections: list[int]) -> None:
+    """M-RoPE, as Qwen2-VL has it; of three equal positions it is the plain rotation."""
+    parameters = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+    config = transformers.Qwen2VLTextConfig(hidden_size=4 * HEAD, num_attention_heads=4, rope_parameters=parameters)
+    positions = torch.randint(0, 900, (3, 19))
+    x, lengths = torch.randn(19, 4, HEAD), torch.full((19,), 1000)
+    cos, sin = modeling_qwen2_vl.Qwen2VLRotaryEmbedding(config)(x, positions[:, None])
+    due, _ = modeling_qwen2_vl.apply_rotary_pos_emb(x.transpose(0, 1)[None], x.transpose(0, 1)[None], cos, sin)
+    rope = Rope(HEAD, parameters)
+    torch.testing.assert_close(rope(positions, lengths).apply(x), due[0].transpose(0, 1), rtol=0, atol=2e-5)
+    same = rope(positions[:1].expand(3, -1), lengths).apply(x)
+    assert torch.equal(same, rope(positions[0], lengths).apply(x))
+
+
+def test_sections_must_fill_a_head() -> None:
+    with pytest.raises(ConfigError, match="mrope_section"):
+        Rope(HEAD, {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 4, 4]})

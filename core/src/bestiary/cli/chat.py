@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from bestiary.cli.answer import show
+from bestiary.cli.attached import attached, question
 from bestiary.errors import BestiaryError
 from bestiary.nearest import did_you_mean
 
@@ -30,7 +31,7 @@ HELP = """\
 /minp NUMBER          sample from tokens this probable, relative to the best
 /maxtokens NUMBER     new tokens at most
 /seed NUMBER          the same seed gives the same text
-Ctrl-C stops an answer."""
+Ctrl-C stops an answer.  Drop the files of pictures into a line to ask about them, where the model takes pictures."""
 _SETTINGS: dict[str, tuple[str, type]] = {
     "/temperature": ("temperature", float),
     "/topk": ("top_k", int),
@@ -53,7 +54,7 @@ class Conversation:
     system: str | None
     sampling: dict[str, Any]
     fixed: dict[str, Any] = field(default_factory=dict)
-    messages: list[dict[str, str]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
     def turn(self, text: str, stats: bool) -> None:
         """Ask, print the answer, and remember both; an answer that was stopped is forgotten with its question."""
@@ -61,7 +62,8 @@ class Conversation:
             show(self.pipe.stream(text, **self.sampling, **self.fixed), stats)
             return
         head = [{"role": "system", "content": self.system}] if self.system else []
-        asked = [*self.messages, {"role": "user", "content": text}]
+        line, pictures = attached(text) if self._sees else (text, [])
+        asked = [*self.messages, {"role": "user", "content": question(line, pictures)}]
         answer: list[str] = []
 
         def kept(chunks: ChatStream) -> Generator[Chunk, None, None]:
@@ -71,6 +73,16 @@ class Conversation:
 
         if show(kept(self.pipe.stream_chat([*head, *asked], **self.sampling, **self.fixed)), stats) is not None:
             self.messages = [*asked, {"role": "assistant", "content": "".join(answer)}]
+
+    @property
+    def _sees(self) -> bool:
+        return "image" in self.pipe.media.kinds
+
+    def is_command(self, line: str) -> bool:
+        """Whether a line is no question; one may begin with the path of a picture, too."""
+        if not line.startswith("/") or line.split()[0] in COMMANDS:
+            return line.startswith("/")
+        return not (self._sees and attached(line)[1])
 
     def command(self, line: str) -> bool:
         """Obey a line that begins with a slash; False ends the conversation."""
@@ -138,7 +150,7 @@ def converse(conversation: Conversation, stats: bool) -> None:
         if not line:
             continue
         try:
-            if line.startswith("/"):
+            if conversation.is_command(line):
                 if not conversation.command(line):
                     return
             else:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bestiary.cli.answer import show
+from bestiary.cli.attached import question
 from bestiary.cli.chat import Conversation, converse
 from bestiary.cli.options import (
     CacheDir,
@@ -30,6 +31,12 @@ from bestiary.errors import OptionError
 def run(
     model: Model,
     prompt: Annotated[str | None, typer.Argument(help="What to ask; without it a conversation begins.")] = None,
+    image: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A picture to ask about, a file or a URL; may be repeated.")
+    ] = None,
+    video: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="An animated picture to ask about as a video.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
@@ -90,6 +97,8 @@ def run(
         raise OptionError(
             "--raw continues the prompt as it is, so --system has no place in it.", fix="leave one of them out"
         )
+    if prompt is None and (image or video):
+        raise OptionError("--image and --video go with a question.", fix="add it; in a conversation drop files into it")
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
     with bestiary.load(
@@ -118,9 +127,10 @@ def run(
             converse(Conversation(pipe, system, sampling, fixed), stats)
             return
         if raw or not pipe.can_chat:
-            chunks = pipe.stream(prompt, **asked)
+            chunks = pipe.stream(prompt, images=image, videos=video, **asked)
         else:
-            messages = [{"role": "system", "content": system}] if system else []
-            chunks = pipe.stream_chat([*messages, {"role": "user", "content": prompt}], **asked)
+            messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+            content = question(prompt, image or (), video or ())
+            chunks = pipe.stream_chat([*messages, {"role": "user", "content": content}], **asked)
         if not show(chunks, stats):
             raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from threading import Lock
 from PIL import Image, ImageFile, ImageOps
 
 from bestiary.errors import MediaError
+from bestiary.media.foreign import PICTURE_FIX, VIDEO_FIX, unread
 from bestiary.media.headers import gif_extent, jpeg_scans
 from bestiary.media.limits import MediaLimits
 from bestiary.media.processor import Frames
@@ -29,28 +30,7 @@ ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 SCANS = 100
 """Of a JPEG; encoders make about ten."""
 
-_FOREIGN = (
-    (0, b"%PDF", "a PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\0\0\1\0", "an icon"),
-    (0, b"P6", "a PPM"),
-    (0, b"P5", "a PPM"),
-    (0, b"\x1f\x8b", "compressed with gzip"),
-    (0, b"PK\3\4", "a zip archive"),
-    (0, b"ID3", "a sound"),
-    (0, b"OggS", "an Ogg file"),
-    (0, b"fLaC", "a sound"),
-    (8, b"WAVE", "a sound"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-)
-_VIDEOS = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (8, b"AVI "), (0, b"\0\0\1\xba"), (0, b"FLV"), (0, b"OggS"))
-_FIX = "save it as PNG, JPEG, WebP, GIF, AVIF, BMP or TIFF"
-_FRAMES_FIX = 'give its frames: a list of pictures, or {"frames": [...], "fps": 2.0}'
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 
 _LOADING = Lock()
 """For pictures of the caller, which may be unread files that two requests share: Pillow reads without a lock."""
@@ -71,7 +51,7 @@ def decode_video(data: bytes, limits: MediaLimits, where: str) -> Frames:
     """All frames of an animated file, composed as players compose them, and how many there are in a second."""
     with _translated(where), _reader(data, limits, where, frames=limits.frames + 1) as image:
         if image.format not in ANIMATED:
-            raise MediaError(f"The file is a {image.format}, a still picture, not a video.", where=where, fix=_FRAMES_FIX)
+            raise MediaError(f"The file is a {image.format}, a still picture, not a video.", where=where, fix=VIDEO_FIX)
         if image.format == "GIF":  # asking Pillow decides nothing before it has walked all of them
             count = gif_extent(data, limits.frames + 1).frames
         else:
@@ -148,13 +128,15 @@ def _reader(data: bytes, limits: MediaLimits, where: str, *, frames: int) -> Ite
             extent = gif_extent(data, frames)
             check_size(extent.width, extent.height, limits, where)
         elif name == "JPEG" and jpeg_scans(data, SCANS + 1) > SCANS:
-            raise MediaError(f"The JPEG has more than {SCANS} scans.", where=where, fix=_FIX)
+            raise MediaError(f"The JPEG has more than {SCANS} scans.", where=where, fix=PICTURE_FIX)
         with factory(BytesIO(data), "") as image:
             check_size(*image.size, limits, where)
-            check_size(*getattr(image, "_tile_size", image.size), limits, where)  # of TIFF, allocated apart
+            if name == "TIFF":  # a tile is decoded whole, however little of it the picture shows
+                tags = getattr(image, "tag_v2", {})
+                check_size(int(tags.get(_TILE_WIDTH, 1)), int(tags.get(_TILE_LENGTH, 1)), limits, where)
             yield image
         return
-    raise _unread(data, where)
+    raise unread(data, where)
 
 
 def _played(image: Image.Image, indices: range, limits: MediaLimits, where: str) -> Frames:
@@ -172,23 +154,6 @@ def _played(image: Image.Image, indices: range, limits: MediaLimits, where: str)
     return Frames("video", tuple(frames), 1000 * len(frames) / milliseconds if milliseconds > 0 else None)
 
 
-def _unread(data: bytes, where: str) -> MediaError:
-    if not data:
-        return MediaError("The picture is empty, without a single byte.", where=where)
-    for at, mark, what in _FOREIGN:
-        if data.startswith(mark, at):
-            return MediaError(f"The file is {what}, which is not read.", where=where, fix=_FIX)
-    if any(data.startswith(mark, at) for at, mark in _VIDEOS):
-        what = "The file is a video of a kind that is not read: there are animated GIF, WebP, PNG and AVIF."
-        return MediaError(what, where=where, fix=_FRAMES_FIX)
-    start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<svg", b"<?xml")) and b"<svg" in data[:4096].lower():
-        return MediaError("The file is SVG, which is drawn and not read.", where=where, fix=_FIX)
-    if start.startswith((b"<!doc", b"<html", b"<?xml", b"<head")):
-        return MediaError("The file is a web page, not a picture.", where=where, fix="give the picture's own address")
-    return MediaError("The file is no picture that is read.", where=where, fix=_FIX)
-
-
 @contextmanager
 def _translated(where: str) -> Iterator[None]:
     try:
@@ -199,4 +164,6 @@ def _translated(where: str) -> Iterator[None]:
         raise MediaError("The picture is too large to be decoded.", where=where, fix="make it smaller") from error
     except Exception as error:  # damaged files make Pillow's readers raise nearly everything, struct.error to KeyError
         reason = f"{type(error).__name__}: {error}"[:160]
-        raise MediaError(f"The picture is damaged ({reason}).", where=where, fix="save it again, or send it again") from error
+        raise MediaError(
+            f"The picture is damaged ({reason}).", where=where, fix="save it again, or send it again"
+        ) from error

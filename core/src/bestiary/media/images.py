@@ -40,7 +40,7 @@ def normalised(
 @lru_cache(maxsize=64)
 def _table(mean: tuple[float, ...], std: tuple[float, ...], scale: float) -> np.ndarray:
     """[3, 256] float32."""
-    values = np.arange(256, dtype=np.float32) * np.float32(scale)
+    values = (np.arange(256.0) * scale).astype(np.float32)
     return np.stack([(values - np.float32(m)) / np.float32(s) for m, s in zip(mean, std, strict=True)])
 
 

@@ -17,7 +17,7 @@ class Prepared:
 
     kind: str
     """"image", "video" or "audio"."""
-    tensors: Mapping[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray] = field(repr=False)
     """What the model's encoder takes, under the names of transformers ("pixel_values", "image_grid_thw")."""
     rows: int
     """Embeddings that the encoder makes of it: as many tokens of the prompt stand for it."""

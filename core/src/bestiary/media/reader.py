@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from bestiary.errors import MediaError
 from bestiary.media.limits import MediaLimits
 from bestiary.media.messages import Source
-from bestiary.media.opening import open_media
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Processor
 from bestiary.media.prompt import MediaPrompt, place_media
@@ -50,4 +49,6 @@ class MediaReader:
                 f"The model takes no {kind}s{f', only {taken}' if taken else ', only text'}.",
                 fix=f"load a model that takes {kind}s, or leave them out",
             )
+        from bestiary.media.opening import open_media  # needs Pillow, which a text model does without
+
         return self._processor.prepare(open_media(source, kind, self.limits))

@@ -18,22 +18,21 @@ def attend(
 ) -> torch.Tensor:
     """q [H, T, D], k and v [KH, S, D] of one sequence -> [H, T, D]; of a latent v is None.
 
-    The queries are the last T of the S positions; each sees itself and the past, within the window, and all of a run
-    [first, end) of positions in which it stands.
+    The queries are the last T of the S positions; each sees itself, the past, and all of a run [first, end) of
+    positions in which it stands, as far as the window reaches back.
     """
     if v is None:
         v = k[..., : spec.latent]
     new, seen = q.shape[1], k.shape[1]
-    if spec.window is not None and seen - new + 1 > spec.window and not runs:
+    if spec.window is not None and seen - new + 1 > spec.window:
         # The oldest query sees no further back than this.
         first = seen - new - spec.window + 1
         k, v, seen = k[:, first:], v[:, first:], seen - first
+        runs = [(start - first, end - first) for start, end in runs]
     windowed = spec.window is not None and seen > spec.window
     mask = None
     if new > 1 and (new < seen or windowed or spec.softcap or sinks is not None or runs):
-        mask = _mask(new, seen, spec.window, q.device)
-        for first, end in runs:
-            mask[max(0, first - (seen - new)) : max(0, end - (seen - new)), max(0, first) : end] = True
+        mask = _mask(new, seen, spec.window, q.device, runs)
     if spec.softcap is None and sinks is None:
         y = F.scaled_dot_product_attention(
             q[None], k[None], v[None], mask, is_causal=mask is None and new > 1, scale=spec.scale, enable_gqa=True
@@ -42,10 +41,15 @@ def attend(
     return _attend_by_hand(q, k, v, spec, mask, sinks)
 
 
-def _mask(new: int, seen: int, window: int | None, device: torch.device) -> torch.Tensor:
+def _mask(
+    new: int, seen: int, window: int | None, device: torch.device, runs: Sequence[tuple[int, int]]
+) -> torch.Tensor:
     """[T, S] of bool: True where the query may look."""
-    distance = torch.arange(seen - new, seen, device=device)[:, None] - torch.arange(seen, device=device)
+    before = seen - new
+    distance = torch.arange(before, seen, device=device)[:, None] - torch.arange(seen, device=device)
     mask = distance >= 0
+    for first, end in runs:
+        mask[max(0, first - before) : max(0, end - before), max(0, first) : max(0, end)] = True
     return mask if window is None else mask & (distance < window)
 
 

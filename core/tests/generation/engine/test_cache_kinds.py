@@ -103,7 +103,9 @@ def asked(count: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("limits", [Limits(tokens=64, sequences=8), Limits(tokens=11, sequences=3)])
-def test_answers_are_those_of_the_plain_cache(engine_over: Make, kind: str, limits: Limits) -> None:
+def test_answers_are_those_of_the_plain_cache(
+    engine_over: Make, kind: str, limits: Limits, settled: Callable[..., Any]
+) -> None:
     model = MODELS[kind]()
     engine = engine_over(model, limits=limits)
     prompts = asked(12)
@@ -112,17 +114,17 @@ def test_answers_are_those_of_the_plain_cache(engine_over: Make, kind: str, limi
     for _ in range(2):  # the second time with prefixes
         streams = [engine.stream(prompt, Sampling(max_tokens=10)) for prompt in prompts]
         assert [list(collect(stream).tokens) for stream in streams] == expected
-    found = engine.statistics()
+    found = settled(engine)
     assert found.blocks_used == 0 and found.totals.reused_tokens > 0
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid"])
-def test_a_kept_state_saves_the_shared_prefix(engine_over: Make, kind: str) -> None:
+def test_a_kept_state_saves_the_shared_prefix(engine_over: Make, kind: str, settled: Callable[..., Any]) -> None:
     engine = engine_over(MODELS[kind]())
     prompt = [(3 * index) % 97 for index in range(70)]
     first = collect(engine.stream(prompt, Sampling(max_tokens=3)))
     again = collect(engine.stream(prompt, Sampling(max_tokens=3)))
-    assert again.tokens == first.tokens and engine.statistics().totals.reused_tokens == 64
+    assert again.tokens == first.tokens and settled(engine).totals.reused_tokens == 64
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid"])

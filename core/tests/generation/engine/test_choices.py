@@ -36,13 +36,13 @@ def test_each_of_n_answers_is_the_one_that_its_seed_gives_alone(model: Any, engi
     assert len({answer.tokens for answer in answers}) > 1
 
 
-def test_the_prompt_of_n_answers_is_computed_once(model: Any, engine_over: Make) -> None:
+def test_the_prompt_of_n_answers_is_computed_once(model: Any, engine_over: Make, settled: Callable[..., Any]) -> None:
     engine = engine_over(model)
     ask(engine, n=6, temperature=1.0, max_tokens=2)
     totals = engine.statistics().totals
     assert totals.steps == 2, "one step for the prompt and the first tokens, one for the second"
     assert totals.prompt_tokens == 6 * len(PROMPT) and totals.reused_tokens == 5 * len(PROMPT)
-    assert engine.statistics().blocks_used == 0
+    assert settled(engine).blocks_used == 0
 
 
 def test_greedy_answers_are_all_the_same(model: Any, engine_over: Make) -> None:
@@ -74,7 +74,9 @@ def test_streams_of_several_answers_name_each_piece(model: Any, engine_over: Mak
         assert [chunk.finish_reason for chunk in own] == [None] * 5 + ["length"]
 
 
-def test_closing_a_stream_of_several_answers_ends_them_all(model: Any, engine_over: Make) -> None:
+def test_closing_a_stream_of_several_answers_ends_them_all(
+    model: Any, engine_over: Make, settled: Callable[..., Any]
+) -> None:
     engine = engine_over(model)
     for count in (0, 1, 4):
         stream = engine.stream(PROMPT, Sampling(n=4, temperature=1.0, max_tokens=100))
@@ -83,7 +85,7 @@ def test_closing_a_stream_of_several_answers_ends_them_all(model: Any, engine_ov
         stream.close()
     other = ask(engine)
     assert other.finish_reason == "length"
-    found = engine.statistics()
+    found = settled(engine)
     assert (found.running, found.waiting, found.blocks_used) == (0, 0, 0)
 
 

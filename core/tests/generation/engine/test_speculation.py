@@ -80,21 +80,25 @@ def requests(count: int, seed: int = 0) -> list[tuple[list[int], Sampling]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_are_those_without_drafts(network: Callable[..., Any], engine_over: Make, kind: str) -> None:
+def test_answers_are_those_without_drafts(
+    network: Callable[..., Any], engine_over: Make, kind: str, settled: Callable[..., Any]
+) -> None:
     model = network()
     plain, fast = engine_over(model), with_drafter(engine_over(model), kind, network)
     asked = requests(14)
     expected = [collect(plain.stream(*request)).tokens for request in asked]
     streams = [fast.stream(*request) for request in asked]
     assert [collect(stream).tokens for stream in streams] == expected
-    found = fast.statistics()
+    found = settled(fast)
     assert found.blocks_used == 0 and found.totals.drafted_tokens > 0
     if kind == "itself":
         assert found.totals.acceptance == 1.0
 
 
 @pytest.mark.parametrize("kind", ["itself", "noisy", "ngram", "head"])
-def test_also_where_memory_is_short_and_others_go(network: Callable[..., Any], engine_over: Make, kind: str) -> None:
+def test_also_where_memory_is_short_and_others_go(
+    network: Callable[..., Any], engine_over: Make, kind: str, settled: Callable[..., Any]
+) -> None:
     model = network(sliding_window=20, layer_types=["full_attention", "sliding_attention"])
     plain = engine_over(model)
     tight = with_drafter(
@@ -107,7 +111,7 @@ def test_also_where_memory_is_short_and_others_go(network: Callable[..., Any], e
     for stream in gone:
         stream.close()
     assert [collect(stream).tokens for stream in streams] == expected
-    assert tight.statistics().blocks_used == 0
+    assert settled(tight).blocks_used == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -34,14 +34,14 @@ def slow(seconds: float) -> Any:
     return wait
 
 
-def test_a_deadline_ends_a_request_and_no_other(model: Any, engine_over: Make) -> None:
+def test_a_deadline_ends_a_request_and_no_other(model: Any, engine_over: Make, settled: Callable[..., Any]) -> None:
     engine = engine_over(model)
     late = engine.stream(PROMPT, Sampling(max_tokens=100, processors=(slow(0.02),)), Terms(timeout=0.2))
     other = engine.stream(PROMPT, Sampling(max_tokens=40))
     with pytest.raises(RequestTimeout, match=r"0\.2 s are over, after \d+ tokens"):
         collect(late)
     assert len(collect(other).tokens) == 40
-    assert engine.statistics().blocks_used == 0
+    assert settled(engine).blocks_used == 0
 
 
 def test_a_deadline_also_ends_a_request_that_waits(model: Any, engine_over: Make) -> None:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -145,20 +145,9 @@ class Engine:
             self._changed.notify()
         return request
 
-    def stream(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        terms: Terms | None = None,
-        *,
-        constraint: ConstraintState | None = None,
-        adapter: Lease | None = None,
-        echo: str = "",
-        media: MediaPrompt | None = None,
-    ) -> Stream:
+    def stream(self, prompt: Sequence[int], sampling: Sampling, terms: Terms | None = None, **more: Any) -> Stream:
         """Chunks as they come; closing the iterator cancels the request.  Arguments and errors: see `submit`."""
-        more = {"constraint": constraint, "adapter": adapter, "echo": echo, "media": media}
-        return Stream(self.submit(prompt, sampling, terms, **more), self)  # type: ignore[arg-type]
+        return Stream(self.submit(prompt, sampling, terms, **more), self)
 
     def score(self, tokens: Sequence[int], media: MediaPrompt | None = None) -> torch.Tensor:
         """The logits [T, V] in float32 that follow each token of a sequence; beside the loop, in memory of its own."""

@@ -217,8 +217,6 @@ class Scheduler:
         # What logits are wanted of is always computed.
         path = self.tree.find(sequence.identities(0, sequence.wanted), sequence.salt)
         length = self._usable(path)
-        while length and self._parts_run(sequence, length * self.block_size):
-            length = self._usable(path[: length - 1])
         for index, pool in enumerate(self.pools):
             first = self._first_seen(index, length * self.block_size)
             for place, node in enumerate(path[:length]):
@@ -232,13 +230,6 @@ class Scheduler:
             sequence.computed = sequence.shadow = length * self.block_size
         if sequence.preemptions == 0:
             sequence.reused = sequence.computed
-
-    def _parts_run(self, sequence: Sequence, place: int) -> bool:
-        """Whether the rest of a run of media could not see its beginning, were that taken from the cache."""
-        run = sequence.media.run_across(place) if sequence.media is not None else None
-        return run is not None and any(
-            group.recurrent or (group.window is not None and group.window < run[1] - run[0]) for group in self.groups
-        )
 
     def _usable(self, path: Many[Prefix]) -> int:
         """The largest number of leading nodes whose blocks are all there, as far back as each group looks."""
