@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from gemma3_processor import save_processor
 from PIL import Image
 
 import bestiary
@@ -20,7 +21,7 @@ from bestiary.testing.conformance import ArchitectureTests, assert_maps
 from bestiary.testing.headers import HeaderList
 from bestiary.testing.seeing import SeeingCase, SeeingTests
 from bestiary_gemma3.model import build
-from bestiary_gemma3.tiny import GEMMA3, save_processor
+from bestiary_gemma3.tiny import GEMMA3
 
 (ARCHITECTURE,) = bestiary_gemma3.bestiary_architectures()
 PICTURE = {"type": "image"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gemma3_processor import save_processor
 from PIL import Image
 
 from bestiary.config import normalise
@@ -18,7 +19,7 @@ from bestiary.media.prompt import place_media
 from bestiary.sources.folder import Folder
 from bestiary_gemma3 import DEFAULTS
 from bestiary_gemma3.processor import Gemma3Processor, build
-from bestiary_gemma3.tiny import GEMMA3, save_processor
+from bestiary_gemma3.tiny import GEMMA3
 
 TINY = GEMMA3[0]
 LARGE = {**TINY, "mm_tokens_per_image": 256, "vision_config": {**TINY["vision_config"], "image_size": 896}}

@@ -27,9 +27,6 @@ MARKS = {
     "global_image_token": "<global-img>",
     "video_token": "<video>",
 }
-_NO_TOKEN = -1
-"""Frames of videos stand in the prompt as pictures do, and the core asks for a token of each kind: videos have one that
-no prompt has, and are prepared as pictures."""
 
 
 def idefics3(config: Config, repository: Repository, tokenizer: Tokenizer) -> IdeficsProcessor:
@@ -78,14 +75,14 @@ class IdeficsProcessor:
     whole = False
 
     def __init__(self, settings: Settings, marks: Mapping[str, str], token: int, rows: int, videos: bool) -> None:
-        """`token` stands for each of the `rows` of a tile."""
+        """`token` stands for each of the `rows` of a tile, and of a frame."""
         self._settings, self._rows = settings, rows
         self._placeholders = {marks["image_token"]: "image"} | ({marks["video_token"]: "video"} if videos else {})
         self._pattern = re.compile("|".join(map(re.escape, self._placeholders)))
         self._around = marks["fake_image_token"]
         self._tile = marks["image_token"] * rows
         self._whole_picture = f"{self._around}{marks['global_image_token']}{self._tile}{self._around}"
-        self.tokens = MappingProxyType({"image": token} | ({"video": _NO_TOKEN} if videos else {}))
+        self.tokens = MappingProxyType({"image": token} | ({"video": token} if videos else {}))
 
     def prepare(self, media: Frames) -> Prepared:
         """`pixel_values` [tiles, 3, H, H]; of a video, a tile is a frame."""
@@ -99,7 +96,7 @@ class IdeficsProcessor:
     def expand(self, text: str, media: Sequence[Prepared]) -> str:
         """Raises MediaError where placeholders and media are not the same, one after another."""
         found = [self._placeholders[mark] for mark in self._pattern.findall(text)]
-        given = [medium.facts["placeholder"] for medium in media]
+        given = [medium.kind for medium in media]
         for kind in self._placeholders.values():
             if found.count(kind) != given.count(kind):
                 raise MediaError(
@@ -124,10 +121,9 @@ class IdeficsProcessor:
         frames = "".join(announcement(seconds) + self._whole_picture for seconds in watched.seconds)
         return self._prepared("video", pixels, settings.video, f"{introduction(watched)}{frames}\n\n")
 
-    def _prepared(self, placeholder: str, pixels: np.ndarray, settings: Pixels, text: str) -> Prepared:
+    def _prepared(self, kind: str, pixels: np.ndarray, settings: Pixels, text: str) -> Prepared:
         values = normalised(pixels, settings.mean, settings.std, settings.scale)
-        facts = {"placeholder": placeholder, "text": text}
-        return Prepared("image", {"pixel_values": values}, len(pixels) * self._rows, facts)
+        return Prepared(kind, {"pixel_values": values}, len(pixels) * self._rows, {"text": text})
 
     def _picture_text(self, rows: int, columns: int) -> str:
         """Each tile named by its row and column, a line for each row, and the whole picture after a blank one."""
