@@ -150,3 +150,14 @@ def test_positions_go_on_after_the_prompt() -> None:
     assert held.positions(3, 5).tolist() == [2, 3] and held.shift == -1
     plain: Any = sequence([1, 2, 3])
     assert plain.positions(1, 3).tolist() == [1, 2] and plain.shift == 0
+
+
+def test_kinds_may_share_a_token() -> None:
+    """The frames of SmolVLM's videos stand in the prompt as pictures do."""
+    eyes = Eyes(tokens={"image": IMAGE, "video": IMAGE})
+    found = place_media(
+        [IMAGE, 1, IMAGE, IMAGE, 2, IMAGE], [picture(0, 1), picture(1, 2, "video"), picture(2, 1)], eyes
+    )
+    assert [each.places.tolist() for each in found.placed] == [[0], [2, 3], [5]]
+    with pytest.raises(MediaError, match="images and videos have 3"):
+        place_media([IMAGE, 1], [picture(0, 1), picture(1, 2, "video")], eyes)

@@ -22,8 +22,11 @@ _MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 class ChatEncoder:
     """A chat template and a tokenizer: messages in, text or token ids out."""
 
-    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, most: int | None = None) -> None:
-        self.template, self.tokenizer, self.most = template, tokenizer, most
+    def __init__(
+        self, template: ChatTemplate, tokenizer: Tokenizer, most: int | None = None, *, begins: bool = False
+    ) -> None:
+        """`begins`: a text without the BOS gets what the tokenizer adds to any, as processors of media have it."""
+        self.template, self.tokenizer, self.most, self._begins = template, tokenizer, most, begins
         texts = sorted(tokenizer.special_texts(), key=len, reverse=True)
         self._special = re.compile("|".join((_MARK.pattern, *map(re.escape, texts))))
 
@@ -46,10 +49,9 @@ class ChatEncoder:
         text = self.render(shielded, **variables)
         if expand is not None:
             text = expand(text)
-        if not hidden:
-            return self.tokenizer.encode(text, add_special_tokens=False, most=self.most)
+        begun = not self._begins or text.startswith(self.tokenizer.bos_token or "")
         first, *rest = _MARK.split(text)
-        tokens = self.tokenizer.encode(first, add_special_tokens=False, most=self.most)
+        tokens = self.tokenizer.encode(first, add_special_tokens=not begun, most=self.most)
         for mark, part in zip(rest[0::2], rest[1::2], strict=True):
             tokens += self.tokenizer.encode_after(hidden[int(mark)], allow_special=False)
             tokens += self.tokenizer.encode_after(part)

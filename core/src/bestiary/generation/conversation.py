@@ -11,7 +11,14 @@ from bestiary.errors import OptionError, RequestError, TemplateError, shown
 from bestiary.generation.answer import AnswerReader, AnswerStream
 from bestiary.generation.chat import ChatEncoder
 from bestiary.generation.constraints.grammar import Grammar, as_grammar
-from bestiary.generation.conversation_messages import has_calls, printed_as_python, variants, with_calls
+from bestiary.generation.conversation_messages import (
+    as_parts,
+    has_calls,
+    printed_as_python,
+    texts_of,
+    variants,
+    with_calls,
+)
 from bestiary.generation.conversation_reasoning import reasoning_variables
 from bestiary.generation.conversation_stream import ChatStream, Chunks
 from bestiary.generation.conversation_variables import inputs_of
@@ -138,8 +145,21 @@ class Conversations:
 
     def _encode(self, messages: Any, options: Mapping[str, Any], offer: _Offer, media: Sequence[Prepared]) -> list[int]:
         arguments = self._arguments(options, offer)
-        expand = self._media.expand(media) if self._media is not None else None
+        expand = self._media.expand(media) if self._media is not None and media else None
         return self._encoder.encode(self._prepared(messages, arguments), expand, **arguments)
+
+    def _in_parts(self, chat: Any, arguments: Mapping[str, Any]) -> Any:
+        """The messages with texts as lists of one part, where the template shows a text there alone."""
+        if isinstance(chat, str):
+            chat = [{"role": "user", "content": chat}]
+        texts = texts_of(chat)
+        if not texts:
+            return chat
+        try:
+            made = self._encoder.render(chat, **arguments)
+        except TemplateError:  # it takes the letters of a text for parts
+            made = ""
+        return chat if any(text in made for text in texts) else as_parts(chat)
 
     def _read(self, sources: Sequence[Source]) -> list[Prepared]:
         if not sources:
@@ -236,6 +256,8 @@ class Conversations:
     def _prepared(self, messages: Any, arguments: Mapping[str, Any]) -> Any:
         """The messages as the template needs them: templates differ in how they take calls."""
         chat = with_calls(messages)
+        if self._media is not None:
+            chat = self._in_parts(chat, arguments)
         if not has_calls(chat):
             return chat
         best, refusal = None, None

@@ -36,6 +36,24 @@ def with_calls(messages: Any) -> Any:
     return made
 
 
+def texts_of(messages: Any) -> list[str]:
+    """The contents that are texts by themselves, without blanks around them."""
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        return []
+    found = [message.get("content") for message in messages if isinstance(message, Mapping)]
+    return [text.strip() for text in found if isinstance(text, str) and text.strip()]
+
+
+def as_parts(messages: Sequence[Any]) -> list[Any]:
+    """The messages with each content that is a text as a list of one part."""
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message, Mapping) and isinstance(message.get("content"), str)
+        else message
+        for message in messages
+    ]
+
+
 def variants(messages: Sequence[Any]) -> Iterator[list[Any]]:
     """The messages, and then what other templates need instead.
 

@@ -110,6 +110,6 @@ def _from_arrays(array: np.ndarray, limits: MediaLimits) -> Frames:
 
 
 def _fps(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1000:
-        raise MediaError(f"fps is {shown(value)}; a number above 0, up to 1000, is due.", fix=_MAPPING_FIX)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= 1000:
+        raise MediaError(f"fps is {shown(value)}; a number from 0.001 to 1000 is due.", fix=_MAPPING_FIX)
     return float(value)

@@ -47,7 +47,7 @@ class Processor(Protocol):
 
     @property
     def tokens(self) -> Mapping[str, int]:
-        """By kind ("image", "video") the token that stands for one row of an encoded medium."""
+        """By kind ("image", "video") the token that stands for one row of an encoded medium; kinds may share one."""
 
     @property
     def whole(self) -> bool:

@@ -60,22 +60,24 @@ class MediaPrompt:
 
 
 def place_media(tokens: Sequence[int], media: Sequence[Prepared], processor: Processor) -> MediaPrompt:
-    """Find the tokens that stand for media: of each kind the n-th group is that of the n-th medium of the kind.
+    """Find the tokens that stand for media: the first rows of a token are those of the first medium that has it.
 
     Raises MediaError where they are more or fewer than the media have rows.
     """
     numbers = np.asarray(tokens, np.int64)
-    places = {kind: np.flatnonzero(numbers == token) for kind, token in processor.tokens.items()}
+    places = {token: np.flatnonzero(numbers == token) for token in processor.tokens.values()}
     used = dict.fromkeys(places, 0)
     placed = []
     for medium in media:
-        start = used[medium.kind]
-        used[medium.kind] = start + medium.rows
-        placed.append(Placed(medium, places[medium.kind][start : start + medium.rows]))
-    for kind, count in used.items():
-        if count != len(places[kind]):
+        token = processor.tokens[medium.kind]
+        start = used[token]
+        used[token] = start + medium.rows
+        placed.append(Placed(medium, places[token][start : start + medium.rows]))
+    for token, count in used.items():
+        if count != len(places[token]):
+            kinds = " and ".join(f"{kind}s" for kind, other in processor.tokens.items() if other == token)
             raise MediaError(
-                f"The prompt has {len(places[kind])} tokens that stand for rows of {kind}s; the {kind}s have {count}.",
+                f"The prompt has {len(places[token])} tokens that stand for rows of {kinds}; the {kinds} have {count}.",
                 fix="leave the placeholders of media to the chat template, or give one for each",
             )
     runs = _runs(np.concatenate([each.places for each in placed])) if processor.whole and placed else ()

@@ -32,9 +32,9 @@ class MediaReader:
         return [self._read(kind, source) for kind, source in sources]
 
     def expand(self, media: Sequence[Prepared]) -> Callable[[str], str] | None:
-        """What puts into a prompt's text what stands for its media; None where it has none."""
+        """What puts into a prompt's text what stands for its media; None of a model without eyes."""
         processor = self._processor
-        if processor is None or not media:
+        if processor is None:
             return None
         return lambda text: processor.expand(text, media)
 

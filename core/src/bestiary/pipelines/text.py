@@ -66,11 +66,11 @@ class TextPipeline:
         self.identified, self._processor = identified, None
         found = spoken(identified)
         self.tokenizer = found.tokenizer
-        self.chats = self._chat_encoder(found)
-        self.sampling = defaults_from(recommended)
         processor = identified.architecture.processor
         if processor is not None:
             self._processor = resolve(processor)(identified.config, found.repository, self.tokenizer)
+        self.chats = self._chat_encoder(found)
+        self.sampling = defaults_from(recommended)
         loaded = pull(encode=self.tokenizer.encode)
         options = TextOptions(**loaded.options)
         self.dtype, self.device, self._wished = loaded.dtype, loaded.device, loaded.wished
@@ -288,7 +288,8 @@ class TextPipeline:
         """The tokens of a prompt, with those that stand for its media."""
         if not isinstance(prompt, str):
             return list(prompt)
-        expand = self.media.expand(media) if media else None
+        # Where there are eyes, a placeholder without its picture is a mistake.
+        expand = self.media.expand(media) if self._processor is not None else None
         return self.tokenizer.encode(prompt if expand is None else expand(prompt), most=most)
 
     @cached_property
@@ -366,11 +367,13 @@ class TextPipeline:
             )
         except TemplateError as error:
             return error.with_traceback(None)  # it would keep the frames of whoever loads
-        return ChatEncoder(template, self.tokenizer, self.identified.config.text.get("max_position_embeddings"))
+        most = self.identified.config.text.get("max_position_embeddings")
+        return ChatEncoder(template, self.tokenizer, most, begins=self._processor is not None)
 
     def _end_tokens(self, recommended: Mapping[str, Any]) -> frozenset[int]:
         """Ids that end an answer, by generation_config.json or config.json, the tokenizer and the family's template."""
-        stated = recommended.get("eos_token_id", self.identified.config.text.get("eos_token_id"))
+        config = self.identified.config
+        stated = recommended.get("eos_token_id", config.text.get("eos_token_id", config.get("eos_token_id")))
         ends = {stated} if isinstance(stated, int) else set(stated or ())
         if self.tokenizer.eos_id is not None:
             ends.add(self.tokenizer.eos_id)
