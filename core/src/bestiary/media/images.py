@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -11,12 +12,28 @@ from PIL import Image
 RESAMPLING = {resampling.value: resampling for resampling in Image.Resampling}
 """By the numbers that preprocessor_config.json has as `resample`."""
 
+MANY = 1 << 19
+"""Pixels from which on several threads are faster than one."""
+
 
 def resize(image: Image.Image, height: int, width: int, resample: int = Image.Resampling.BICUBIC) -> Image.Image:
-    """The picture in another size; itself where it has that already."""
+    """The picture in another size; itself where it has that already.
+
+    Pillow works in one thread and lets others run meanwhile, so the colours of a large picture are resized beside each
+    other.  Parts of it would not give what the whole gives: which pass comes first depends on the sizes.
+    """
     if image.size == (width, height):
         return image
-    return image.resize((width, height), RESAMPLING[resample])
+    if width * height < MANY or image.mode != "RGB" or (count := _processors()) == 1:
+        return image.resize((width, height), RESAMPLING[resample])
+    with ThreadPoolExecutor(min(3, count)) as pool:
+        planes = pool.map(lambda plane: plane.resize((width, height), RESAMPLING[resample]), image.split())
+        return Image.merge("RGB", list(planes))
+
+
+def _processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def normalised(
@@ -25,23 +42,21 @@ def normalised(
     std: Sequence[float] = (1.0, 1.0, 1.0),
     scale: float = 1 / 255,
 ) -> np.ndarray:
-    """(value * scale - mean) / std of an RGB picture, or of uint8 [..., H, W, 3], as float32 [..., 3, H, W].
-
-    A channel has 256 values, so the formula is computed so often, and the rest is looking it up.
-    """
-    pixels = np.asarray(image)
-    table = _table(tuple(mean), tuple(std), scale)
-    made = np.empty((*pixels.shape[:-3], 3, *pixels.shape[-3:-1]), np.float32)
-    for channel in range(3):
-        np.take(table[channel], pixels[..., channel], out=made[..., channel, :, :], mode="clip")
+    """(value * scale - mean) / std of an RGB picture, or of uint8 [..., H, W, 3], as float32 [..., 3, H, W]."""
+    if isinstance(image, Image.Image):
+        planes = [np.asarray(plane) for plane in image.split()]
+    else:
+        planes = [image[..., channel] for channel in range(3)]
+    made = np.empty((*planes[0].shape[:-2], 3, *planes[0].shape[-2:]), np.float32)
+    for channel, plane in enumerate(planes):
+        normalise_plane(plane, mean[channel], std[channel], scale, made[..., channel, :, :])
     return made
 
 
-@lru_cache(maxsize=64)
-def _table(mean: tuple[float, ...], std: tuple[float, ...], scale: float) -> np.ndarray:
-    """[3, 256] float32."""
-    values = (np.arange(256.0) * scale).astype(np.float32)
-    return np.stack([(values - np.float32(m)) / np.float32(s) for m, s in zip(mean, std, strict=True)])
+def normalise_plane(plane: np.ndarray, mean: float, std: float, scale: float, out: np.ndarray) -> None:
+    """One colour, uint8 [...], to `out` [...] float32."""
+    np.multiply(plane, np.float32(scale / std), out=out, dtype=np.float32, casting="unsafe")
+    out -= np.float32(mean / std)
 
 
 def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from bestiary.errors import MediaError
 from bestiary.media.limits import MediaLimits
@@ -10,6 +11,9 @@ from bestiary.media.messages import Source
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Processor
 from bestiary.media.prompt import MediaPrompt, place_media
+
+AT_ONCE = 4
+"""Media of a request that are opened and prepared beside each other: a large one takes hundreds of megabytes."""
 
 
 class MediaReader:
@@ -29,7 +33,10 @@ class MediaReader:
             raise MediaError(
                 f"The request has {len(sources)} pictures, videos or sounds; {self.limits.count} are allowed."
             )
-        return [self._read(kind, source) for kind, source in sources]
+        if len(sources) < 2:
+            return [self._read(kind, source) for kind, source in sources]
+        with ThreadPoolExecutor(min(len(sources), AT_ONCE)) as pool:
+            return list(pool.map(lambda source: self._read(*source), sources))
 
     def expand(self, media: Sequence[Prepared]) -> Callable[[str], str] | None:
         """What puts into a prompt's text what stands for its media; None of a model without eyes."""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bestiary.errors import MediaError
-from bestiary.media.images import normalised, resize
+from bestiary.media.images import normalise_plane, resize
 from bestiary_qwen_vl.grid import Grid
 from bestiary_qwen_vl.settings import PictureSettings
 
@@ -46,11 +46,24 @@ def cut(frames: Sequence[Image.Image], settings: PictureSettings, most: int | No
     frames = [_fitted(frame, s, s.most if most is None else most) for frame in frames]
     frames += [frames[-1]] * (-len(frames) % s.moments)
     grid = Grid(len(frames) // s.moments, frames[0].height // s.patch, frames[0].width // s.patch)
-    pixels = np.stack([normalised(frame, s.mean, s.std, s.scale) for frame in frames])  # [frames, 3, height, width]
-    blocks = pixels.reshape(
-        (grid.time, s.moments, 3, grid.height // s.merge, s.merge, s.patch, grid.width // s.merge, s.merge, s.patch)
-    )
-    return blocks.transpose(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(grid.patches, -1), grid
+    still = grid.height * grid.width
+    made = np.empty((grid.patches, 3, s.moments, s.patch * s.patch), np.float32)
+    for place, frame in enumerate(frames):
+        rows = slice(place // s.moments * still, (place // s.moments + 1) * still)
+        if place % s.moments and frame is frames[place - 1]:
+            made[rows, :, place % s.moments] = made[rows, :, place % s.moments - 1]
+            continue
+        for channel, plane in enumerate(frame.split()):
+            cut_up = _in_order(np.asarray(plane), grid, s)
+            normalise_plane(cut_up, s.mean[channel], s.std[channel], s.scale, made[rows, channel, place % s.moments])
+    return made.reshape(grid.patches, -1), grid
+
+
+def _in_order(plane: np.ndarray, grid: Grid, s: PictureSettings) -> np.ndarray:
+    """One colour of a frame -> its patches [P, pixels]: those of a row for the language model lie together."""
+    high, wide = grid.height // s.merge, grid.width // s.merge
+    squares = plane.reshape(high, s.merge, s.patch, wide, s.merge, s.patch).transpose(0, 3, 1, 4, 2, 5)
+    return squares.reshape(-1, s.patch * s.patch)
 
 
 def _fitted(frame: Image.Image, s: PictureSettings, most: int) -> Image.Image:
