@@ -107,6 +107,17 @@ def test_a_gguf_file_is_claimed_by_its_architecture_and_its_class() -> None:
         identify(given, registry(one, two))
 
 
+def test_of_several_class_names_the_first_that_is_provided_counts(caplog: pytest.LogCaptureFixture) -> None:
+    seeing = plugin("eyes", architecture("Gemma3ForConditionalGeneration"))
+    text = plugin("text", architecture("Gemma3ForCausalLM"))
+    given = evidence(architectures=["Gemma3ForConditionalGeneration", "Gemma3ForCausalLM"])
+    assert owner_of(given, text, seeing) == "eyes" and not caplog.records
+    assert owner_of(given, text) == "text"
+    assert "pip install bestiary-gemma3" in caplog.text
+    with pytest.raises(ContestedModel):
+        identify(given, registry(seeing, plugin("other", architecture("Gemma3ForConditionalGeneration")), text))
+
+
 def test_a_model_index_is_claimed_by_its_class() -> None:
     flux = plugin("flux", architecture("FluxPipeline"))
     assert owner_of(Evidence((), model_index={"_class_name": "FluxPipeline"}), flux) == "flux"

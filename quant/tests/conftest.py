@@ -20,6 +20,12 @@ def converting() -> ModuleType:
     return beside(__file__, "converting")
 
 
+@pytest.fixture(scope="session")
+def companions() -> ModuleType:
+    """companions.py, which writes what sees for a text model (mmproj) with the gguf package."""
+    return beside(__file__, "companions")
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Callable[[], Folder]:
     """Makes a Repository of the test's folder, as it is then."""

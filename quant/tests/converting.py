@@ -32,6 +32,8 @@ def convert(reference: Reference, path: Path, kind: Type = Type.F32, **options: 
     """A tiny transformers model as GGUF: matrices in blocks of `kind`, the rest in float32 (conversion/*.py)."""
     config = reference.model.config
     architecture = ARCHITECTURES[config.architectures[0]]
+    if "mrope_section" in config.rope_parameters:
+        architecture = "qwen2vl"
     writer = gguf.GGUFWriter(path, architecture, **options)
     _write_config(writer, architecture, config)
     code = next(code for code, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
@@ -98,6 +100,8 @@ def _write_config(writer: gguf.GGUFWriter, architecture: str, config: Any) -> No
         writer.add_rope_scaling_factor(full["factor"])
     if full.get("rope_type") == "yarn":
         writer.add_rope_scaling_orig_ctx_len(full["original_max_position_embeddings"])
+    if architecture == "qwen2vl":
+        writer.add_rope_dimension_sections([*rope["mrope_section"], 0])
     if architecture == "llama":
         writer.add_vocab_size(config.vocab_size)
         writer.add_rope_dimension_count(head_dim or config.hidden_size // config.num_attention_heads)

@@ -40,7 +40,7 @@ class Identified:
 
     def other(self, model: str) -> Identified:
         """Another model that belongs to this one, such as one that drafts for it."""
-        return identify_model(model, replace(self.source, revision=None), self.registry)
+        return identify_model(model, replace(self.source, revision=None, told={}), self.registry)
 
     def repository_of(self, id: str) -> Repository:
         """Another repository that belongs to this one, such as an adapter's."""
@@ -68,6 +68,7 @@ def identify_model(
     origin = evidence.origin if evidence.gguf else f"{evidence.origin}, config.json"
     config = normalise(evidence.config, origin, architecture.defaults)
     chosen = isinstance(repository, Chosen)
+    repository = _with_its_files(repository, evidence, architecture, registry)
     return Identified(repository, evidence, architecture, owner, config, options, registry, adapter, chosen)
 
 
@@ -79,6 +80,19 @@ def _choose(repository: Repository, wanted: Any, registry: Registry) -> Reposito
         return repository
     names = resolve(loader.choose)(repository, str(wanted))
     return repository if names is None else Chosen(repository, names, loader.suffixes)
+
+
+def _with_its_files(
+    repository: Repository, evidence: Evidence, architecture: Architecture, registry: Registry
+) -> Repository:
+    """The repository as an architecture sees it that needs other weight files than the loader takes by itself."""
+    known = (architecture.name, *architecture.aliases)
+    names = next((evidence.weights[name] for name in known if name in evidence.weights), None)
+    loader = best_loader(repository, registry)
+    if names is None or loader is None:
+        return repository
+    whole = repository.whole if isinstance(repository, Chosen) else repository
+    return Chosen(whole, names, loader.suffixes, repository.origin)
 
 
 def _is_adapter(evidence: Evidence) -> bool:

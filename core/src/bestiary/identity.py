@@ -96,6 +96,8 @@ def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) 
     if strongest == 0:
         raise _nobody(evidence, registry, plugin)
     best = [(record, owner) for strength, record, owner in claims if strength == strongest]
+    if strongest == NAME:
+        best = _first_named(best, evidence)
     if len(best) > 1:
         owners = [f"{owner.distribution} ({record.name})" for record, owner in best]
         raise ContestedModel(
@@ -104,6 +106,20 @@ def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) 
             fix=f'choose one: bestiary.load(..., plugin="{best[0][1].distribution}"), or uninstall the other',
         )
     return best[0]
+
+
+def _first_named(claims: list[tuple[Architecture, Plugin]], evidence: Evidence) -> list[tuple[Architecture, Plugin]]:
+    """The claims by the first name of several in `architectures` that has one: a model may be had in lesser forms."""
+    stated = _class_names(evidence)
+    for place, name in enumerate(stated):
+        if found := [claim for claim in claims if name in (claim[0].name, *claim[0].aliases)]:
+            if place:
+                log.warning(
+                    "%s is loaded as %s, for no installed plugin provides %s: pip install %s",
+                    *(evidence.origin, name, stated[0], distribution_of(stated[:1]) or "one that does"),
+                )
+            return found
+    return claims
 
 
 def _claim(record: Architecture, evidence: Evidence) -> int:

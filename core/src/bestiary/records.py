@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-API = (1, 3)
+API = (1, 4)
 """The version of the hooks and records: a new field or argument raises the second number, a removal the first."""
 
 
@@ -50,6 +50,8 @@ class Evidence:
     """adapter_config.json of a PEFT adapter."""
     gguf: str | None = None
     """`general.architecture` of a GGUF file."""
+    weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the weight files, of architectures that need others than the loader's `files` says: with eyes, say."""
     origin: str = ""
 
 

@@ -13,11 +13,13 @@ from gguf import GGMLQuantizationType as Type
 from bestiary.errors import CheckpointError
 from bestiary.protocols import Repository
 from bestiary.records import SourceOptions
+from bestiary.sources.chosen import Chosen
 from bestiary.sources.hub import open_hub
 from bestiary.testing.hub import LocalHub
 from bestiary.testing.reference import make_reference
 from bestiary.testing.tiny import decoder
 from bestiary_quant.gguf import checkpoint, parts
+from bestiary_quant.gguf.companions import weight_files
 from bestiary_quant.gguf.identity import identify
 from bestiary_quant.gguf.selection import files
 
@@ -75,7 +77,7 @@ def test_a_model_is_known_before_it_moves(
     repository = hub(published)
     names = files(repository)
     assert names == ("lion-F32.gguf",)
-    evidence = identify(repository, names[0])
+    evidence = identify(repository, names[0], mmproj=False)
     assert evidence.gguf == "llama" and evidence.config["hidden_size"] == 64
     headers = checkpoint.open_header(repository, names)
     assert headers.shape("model.layers.0.mlp.up_proj.weight") == (96, 64)
@@ -87,6 +89,37 @@ def test_a_model_is_known_before_it_moves(
     opened = checkpoint.open(repository, names)
     assert whole(repository, names) and opened.names() == headers.names()
     assert opened.read("model.norm.weight").shape == (64,)
+    opened.close()
+
+
+def test_eyes_are_known_before_they_move(
+    hub: Hub,
+    local: LocalHub,
+    tmp_path: Path,
+    converting: ModuleType,
+    companions: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts, "READS", (64, 16_384))
+    tiny = pytest.importorskip("bestiary_idefics.tiny")
+    reference = make_reference(tiny.IDEFICS3[0], tmp_path / "seeing")
+    text = companions.text_part(reference, tmp_path / "text")
+    published = {
+        "lion-F32.gguf": converting.convert(text, tmp_path / "a.gguf").read_bytes(),
+        "mmproj-F16.gguf": companions.write_companion(reference, tmp_path / "b.gguf").read_bytes(),
+        "mmproj-F32.gguf": b"GGUF",
+    }
+    repository = hub({**published, "lion-Q8_0.gguf": published["lion-F32.gguf"]})
+    evidence = identify(Chosen(repository, ["lion-Q8_0.gguf"], (".gguf",)), "lion-Q8_0.gguf")
+    names = evidence.weights["Idefics3ForConditionalGeneration"]
+    assert names == ("lion-Q8_0.gguf", "mmproj-F16.gguf")
+    narrowed = Chosen(repository, names, (".gguf",))
+    assert weight_files(narrowed) == names
+    headers = checkpoint.open_header(narrowed, names)
+    assert headers.shape("mm.model.fc.weight") == (64, 128)
+    assert set(moved(local)) == set(names) and not any(whole(repository, (name,)) for name in names)
+    opened = checkpoint.open(narrowed, names)
+    assert whole(repository, names) and opened.read("v.post_ln.weight").shape == (32,)
     opened.close()
 
 

@@ -16,29 +16,31 @@ if TYPE_CHECKING:
 class Chosen:
     """Another repository (a `bestiary.protocols.Repository`) without the weight files that were not chosen."""
 
-    def __init__(self, whole: Repository, names: Collection[str], suffixes: tuple[str, ...]) -> None:
+    def __init__(
+        self, whole: Repository, names: Collection[str], suffixes: tuple[str, ...], origin: str | None = None
+    ) -> None:
         """Of the files that end in `suffixes` only `names` stay."""
         self.id, self.local = whole.id, whole.local
-        self.origin = f"{whole.origin}, {min(names)}"
-        self._whole, self._names, self._suffixes = whole, frozenset(names), suffixes
+        self.origin = f"{whole.origin}, {min(names)}" if origin is None else origin
+        self.whole, self._names, self._suffixes = whole, frozenset(names), suffixes
 
     def files(self) -> Mapping[str, int]:
-        return {name: size for name, size in self._whole.files().items() if self._seen(name)}
+        return {name: size for name, size in self.whole.files().items() if self._seen(name)}
 
     def path(self, name: str) -> Path:
-        return self._whole.path(self._checked(name))
+        return self.whole.path(self._checked(name))
 
     def head(self, name: str, length: int) -> bytes:
-        return self._whole.head(self._checked(name), length)
+        return self.whole.head(self._checked(name), length)
 
     def fetch(self, names: Iterable[str], progress: Callable[[Progress], None] | None = None) -> None:
-        self._whole.fetch([self._checked(name) for name in names], progress)
+        self.whole.fetch([self._checked(name) for name in names], progress)
 
     def missing(self, names: Iterable[str]) -> Mapping[str, int]:
-        return self._whole.missing([self._checked(name) for name in names])
+        return self.whole.missing([self._checked(name) for name in names])
 
     def verify(self, names: Iterable[str]) -> Mapping[str, str]:
-        return self._whole.verify([self._checked(name) for name in names])
+        return self.whole.verify([self._checked(name) for name in names])
 
     def _seen(self, name: str) -> bool:
         return name in self._names or not name.endswith(self._suffixes)

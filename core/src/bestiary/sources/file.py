@@ -1,6 +1,6 @@
 """A model in a single weight file, such as a .gguf, with the small files that lie next to it."""
 
-# ruff: noqa: PTH111, PTH113 - os.path answers False where Path raises: a name too long, a folder not to be read
+# ruff: noqa: PTH111, PTH113, PTH118, PTH119, PTH120 - os.path answers False where Path raises: a name too long, a folder not to be read
 
 import os
 import re
@@ -31,7 +31,8 @@ def open_file(id: str, options: SourceOptions) -> Folder:
     """The folder around the file at `id`, in which no other weights are seen.
 
     A part of a split model (`name-00001-of-00003.gguf`) stands for all its parts.  config.json and the files of the
-    tokenizer, which lie next to it, stay visible; folders below do not.
+    tokenizer, which lie next to it, stay visible, and so does a file that an option of its format names (`told`), such
+    as that of its eyes; folders below do not.
     """
     refuse_revision(id, options)
     try:
@@ -41,9 +42,21 @@ def open_file(id: str, options: SourceOptions) -> Folder:
         raise UnsafeName(f"{id[:80]!a} cannot be a path.", fix="give the path of a weight file") from None
     if not found:
         raise ModelNotFound(f"There is no file {str(path)!r}.", where=path.parent)
-    folder = Folder(path.parent, id, keep=lambda name: _belongs(name, path.name), depth=1, trusted=_parts(path))
+    named = _named(path, options)
+    keep = lambda name: name in named or _belongs(name, path.name)  # noqa: E731
+    folder = Folder(path.parent, id, keep=keep, depth=1, trusted=[*_parts(path), *named])
     folder.origin = str(folder.root / path.name)
     return folder
+
+
+def _named(path: Path, options: SourceOptions) -> frozenset[str]:
+    """The files beside `path` that the user named, by a path or by the name alone."""
+    given = [os.path.expanduser(value) for value in options.told.values() if isinstance(value, str)]
+    beside = os.path.realpath(path.parent)
+    near = (each for each in given if os.path.dirname(each) == "" or os.path.realpath(os.path.dirname(each)) == beside)
+    return frozenset(
+        os.path.basename(each) for each in near if os.path.isfile(os.path.join(beside, os.path.basename(each)))
+    )
 
 
 def _belongs(name: str, chosen: str) -> bool:

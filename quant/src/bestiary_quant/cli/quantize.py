@@ -63,7 +63,8 @@ def quantize(
     path = target.path(output, model)
     registry = default_registry()
     with bar() as report:
-        options = SourceOptions(revision=revision, cache_dir=cache_dir, offline=offline, progress=report)
+        told = {"mmproj": False}  # of a model in a GGUF file with eyes in another, the text model is written
+        options = SourceOptions(revision=revision, cache_dir=cache_dir, offline=offline, progress=report, told=told)
         identified = identify_model(model, options, registry, plugin)
         request = PackingRequest(
             quant=target.scheme,

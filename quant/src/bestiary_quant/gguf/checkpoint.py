@@ -11,7 +11,7 @@ from bestiary.errors import CheckpointError
 from bestiary.nearest import nearest
 from bestiary.protocols import Repository
 from bestiary_quant.gguf.header import Entry
-from bestiary_quant.gguf.names import hugging_face_names
+from bestiary_quant.gguf.names import companion_names, hugging_face_names
 from bestiary_quant.gguf.parts import Part, close_parts, read_parts
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ class GgufCheckpoint:
         self._open = all(part.mapped is not None for part in parts)
         self._places: dict[str, tuple[Part, Entry]] = {}
         for part in parts:
-            for stored, name in hugging_face_names(part.header.tensors, self.gguf).items():
+            named = (
+                companion_names(part.header.tensors)
+                if part.sees
+                else hugging_face_names(part.header.tensors, self.gguf)
+            )
+            for stored, name in named.items():
                 if name in self._places:
                     raise CheckpointError(f"Two tensors, one of them {stored!r}, would be {name!r}.", where=origin)
                 self._places[name] = part, part.header.tensors[stored]

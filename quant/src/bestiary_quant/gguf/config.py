@@ -36,6 +36,7 @@ ARCHITECTURES: Mapping[str, Family] = MappingProxyType(
     {
         "llama": Family("LlamaForCausalLM", "llama", SILU),
         "qwen2": Family("Qwen2ForCausalLM", "qwen2", SILU),
+        "qwen2vl": Family("Qwen2ForCausalLM", "qwen2", SILU),
         "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe", {**SPARSE, "norm_topk_prob": False}),
         "qwen3": Family("Qwen3ForCausalLM", "qwen3", SILU),
         "qwen3moe": Family("Qwen3MoeForCausalLM", "qwen3_moe", {**SPARSE, "norm_topk_prob": True}),
@@ -118,7 +119,20 @@ def hugging_face_config(metadata: Metadata, tensors: Mapping[str, Entry], conten
         config.update(_query_scale(config, family.largest))
     if scaling := rope_scaling(metadata, architecture, config.get("max_position_embeddings"), tensors, content):
         config["rope_scaling"] = scaling
+    if sections := _sections(metadata, architecture):
+        config["rope_scaling"] = {"rope_type": "default", **config.get("rope_scaling", {}), "mrope_section": sections}
     return config
+
+
+def _sections(metadata: Metadata, architecture: str) -> list[int]:
+    """Pairs of dimensions that turn by time, row and column; files have a fourth number, which is 0."""
+    key = f"{architecture}.rope.dimension_sections"
+    if not 3 <= (metadata.count(key) or 0) <= 4:
+        return []
+    values = _of_layers(metadata, key)
+    if not all(type(value) is int and value >= 0 for value in values):
+        raise CheckpointError(f"The metadata {key!r} is {shown(values)}; whole numbers are due.", where=metadata.origin)
+    return values[:3] if not any(values[3:]) else values
 
 
 def _whole(metadata: Metadata, key: str, known: bool) -> int | list[int] | None:

@@ -10,6 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bestiary_quant.gguf.header import Entry
 
 _BLOCK = re.compile(r"blk\.([0-9]{1,9})\.(.+)")
 _SUFFIXES = (".weight", ".bias")
@@ -87,3 +91,27 @@ def hugging_face_names(names: Iterable[str], architecture: str | None) -> dict[s
         else:
             found[name] = name
     return found
+
+
+_FEED_FORWARD = re.compile(r"v\.blk\.([0-9]{1,9})\.ffn_(up|down)\.(weight|bias)")
+
+
+def companion_names(tensors: Mapping[str, Entry]) -> dict[str, str]:
+    """The tensors of a companion (mmproj) by their names in the file, which the rules of architectures know.
+
+    The converters of before 2025 gave a layer's two feed-forward matrices each the other's name; their shapes tell.
+    """
+    return {name: _straightened(name, tensors) for name in tensors}
+
+
+def _straightened(name: str, tensors: Mapping[str, Entry]) -> str:
+    part = _FEED_FORWARD.fullmatch(name)
+    if part is None:
+        return name
+    layer, which, kind = part.groups()
+    up, down, norm = (tensors.get(f"v.blk.{layer}.{each}.weight") for each in ("ffn_up", "ffn_down", "ln1"))
+    if up is None or down is None or norm is None or len(down.shape) != 2 or len(norm.shape) != 1:
+        return name
+    if up.shape == down.shape or down.shape[1] != norm.shape[0]:
+        return name
+    return f"v.blk.{layer}.ffn_{'down' if which == 'up' else 'up'}.{kind}"

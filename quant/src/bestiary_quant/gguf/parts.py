@@ -31,11 +31,17 @@ class Part:
     header: Header
     mapped: MappedFile | None
 
+    @property
+    def sees(self) -> bool:
+        """Whether it is a companion (mmproj): a tower and a projector for the text model in another file."""
+        return self.header.metadata.architecture == "clip"
+
 
 def read_parts(repository: Repository, names: Sequence[str], *, fetch: bool) -> tuple[Part, ...]:
     """The headers of all files, which with `fetch` are brought here and mapped.
 
-    Raises CheckpointError for a malformed header, and for files that are not the parts of one model in order.
+    Raises CheckpointError for a malformed header, and for files that are not the parts of one model in order.  A
+    companion, which sees for the model, comes after its parts and is none of them.
     """
     if sys.byteorder != "little":
         raise CheckpointError("GGUF files are little-endian, and this machine is not.", where=repository.origin)
@@ -43,7 +49,7 @@ def read_parts(repository: Repository, names: Sequence[str], *, fetch: bool) -> 
     try:
         for name in names:
             parts.append(_read_part(repository, name, fetch))
-        _check_split(parts)
+        _check_split([part for part in parts if not part.sees] or parts)
     except BaseException:
         close_parts(parts)
         raise
@@ -100,8 +106,9 @@ def _read_part(repository: Repository, name: str, fetch: bool) -> Part:
 
 def _header(repository: Repository, mapped: MappedFile) -> Header:
     """Parsed once for a repository: a load asks for the configuration, then the tokenizer, then the weights."""
+    whole: Repository = getattr(repository, "whole", repository)  # of a part of it that is shown alone
     try:
-        seen = _SEEN.setdefault(repository, {})
+        seen = _SEEN.setdefault(whole, {})
     except TypeError:  # a source's own class may have neither a hash nor weak references
         seen = {}
     if mapped.identity in seen:

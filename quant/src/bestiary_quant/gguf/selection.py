@@ -19,8 +19,8 @@ _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _TYPE = re.compile(
     r"(?<![a-z0-9_])(?:ud-)?(?:i?q\d+_[a-z0-9_]+|tq\d_\d|mxfp4(?:_moe)?|nvfp4|bf16|f16|fp16|f32|fp32)(?![a-z0-9_])"
 )
-_COMPANIONS = ("mmproj", "imatrix")
-"""Beginnings of names of files that are no models: projectors for pictures, and statistics for quantizing."""
+_COMPANION = re.compile(r"(?P<imatrix>imatrix.*)|(?P<mmproj>(?:.*[^a-z0-9])?mmproj.*)")
+"""Names of files that are no models: what sees for one (a projector), and statistics for quantizing."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,11 @@ def models(sizes: Mapping[str, int]) -> list[Model]:
     ]
 
 
+def companions(sizes: Mapping[str, int]) -> list[str]:
+    """The names among them of files that see for a model (mmproj), in order."""
+    return [name for name in sorted(sizes) if name.endswith(SUFFIX) and _companion(name) == "mmproj"]
+
+
 def _split_models(names: Collection[str]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
     """The parts that are there, and those that are not, of each split model."""
     stems = {(part["stem"], part["count"]) for name in names if (part := _SPLIT.fullmatch(name))}
@@ -123,4 +128,10 @@ def _stem(name: str) -> str:
 
 
 def _is_companion(model: Model) -> bool:
-    return model.files[0].rpartition("/")[2].lower().startswith(_COMPANIONS)
+    return _companion(model.files[0]) is not None
+
+
+def _companion(name: str) -> str | None:
+    """What kind of companion a file is by its name; None: it is a model."""
+    found = _COMPANION.fullmatch(name.rpartition("/")[2].lower())
+    return found and found.lastgroup

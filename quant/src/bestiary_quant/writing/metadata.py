@@ -17,10 +17,10 @@ from bestiary_quant.writing.rope import rope_pairs
 from bestiary_quant.writing.values import Pairs, f32, flags, text, u32
 
 WRITTEN: Mapping[str, str] = MappingProxyType(
-    {family.name: name for name, family in ARCHITECTURES.items()}
+    {family.name: name for name, family in reversed([*ARCHITECTURES.items()])}
     | dict.fromkeys(("MistralForCausalLM", "MinistralForCausalLM", "MixtralForCausalLM"), "llama")
 )
-"""`general.architecture` of every architecture that can be written."""
+"""`general.architecture` of every architecture that can be written; of several with one name the first."""
 _SIZES = ("pooling_type", "vocab_size", "head_dim", "sliding_window")
 """What is written elsewhere, or not by this list."""
 _PERIODS = {"gemma2": 2, "gemma3": 6}

@@ -26,6 +26,9 @@ EXPERTS = (
 STORED_GATE = bestiary.map("**.mlp.shared_expert_gate.weight", lambda weight, config: weight.reshape(1, -1))
 """GGUF files have it as a vector."""
 
+QWEN2_VL_TEXT = bestiary.Gguf("qwen2vl")
+"""The text model of Qwen2-VL is a Qwen2: positions in three dimensions are the same three times where all is text."""
+
 
 def _is_chat_model(evidence: bestiary.Evidence) -> bool | None:
     """Qwen3-Embedding has the class name of the chat model; a sentence-transformers file beside it tells them apart."""
@@ -33,7 +36,12 @@ def _is_chat_model(evidence: bestiary.Evidence) -> bool | None:
 
 
 def _architecture(
-    name: str, model_type: str, tiny: str, weights: tuple[object, ...] = WEIGHTS, **defaults: object
+    name: str,
+    model_type: str,
+    tiny: str,
+    weights: tuple[object, ...] = WEIGHTS,
+    gguf: tuple[bestiary.Gguf, ...] = (),
+    **defaults: object,
 ) -> bestiary.Architecture:
     return bestiary.Architecture(
         name,
@@ -41,7 +49,7 @@ def _architecture(
         BUILD,
         weights,
         model_types=(model_type,),
-        gguf=(bestiary.Gguf(model_type.replace("_", ""), (STORED_GATE,)),),
+        gguf=(bestiary.Gguf(model_type.replace("_", ""), (STORED_GATE,)), *gguf),
         probe=_is_chat_model,
         chat_template=CHATML,
         defaults={"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28, **defaults},
@@ -52,7 +60,7 @@ def _architecture(
 @bestiary.hookimpl
 def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     return [
-        _architecture("Qwen2ForCausalLM", "qwen2", "QWEN2", qkv_bias=True),
+        _architecture("Qwen2ForCausalLM", "qwen2", "QWEN2", gguf=(QWEN2_VL_TEXT,), qkv_bias=True),
         _architecture("Qwen3ForCausalLM", "qwen3", "QWEN3", head_dim=128),
         _architecture("Qwen2MoeForCausalLM", "qwen2_moe", "QWEN2_MOE", EXPERTS, qkv_bias=True),
         _architecture("Qwen3MoeForCausalLM", "qwen3_moe", "QWEN3_MOE", EXPERTS, max_window_layers=0),

@@ -5,6 +5,7 @@ from typing import Any
 
 import bestiary
 import bestiary_gemma
+from bestiary.gguf_rows import VISION_TOWER
 
 CHAT = bestiary.ChatTemplate(
     "{% macro written(content) %}{% if content is string %}{{ content | trim }}{% else %}{% for part in content %}"
@@ -31,6 +32,12 @@ WEIGHTS = (
     bestiary.rename("multi_modal_projector.**", "media.projector.**"),
     *bestiary_gemma.WEIGHTS,
 )
+GGUF = (
+    bestiary_gemma.STORED_NORMS,  # under the names of the file, where SigLIP's norms are called otherwise
+    *VISION_TOWER,
+    bestiary.rename("mm.soft_emb_norm.weight", "media.projector.mm_soft_emb_norm.weight"),
+    bestiary.rename("mm.input_projection.weight", "media.projector.mm_input_projection_weight"),
+)
 # What the configuration class takes for granted: the 4B's own configuration says little more than its widths.
 DEFAULTS: dict[str, Any] = {
     **bestiary_gemma.GEMMA3,
@@ -54,6 +61,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             "bestiary_gemma3.model:build",
             WEIGHTS,
             model_types=("gemma3",),
+            gguf=(bestiary.Gguf("gemma3", GGUF),),
             chat_template=CHAT,
             processor="bestiary_gemma3.processor:build",
             defaults=DEFAULTS,

@@ -22,7 +22,8 @@ def build(config: Config, repository: Repository, tokenizer: Tokenizer) -> Gemma
     """Raises ConfigError for settings that cannot be, and for a tokenizer without the tokens of pictures."""
     vision = config.part("vision_config", DEFAULTS)
     size = vision.image_size
-    settings = read_settings(repository, size, tokens_of(config, size // vision.patch_size))
+    tokens = tokens_of(config, size // vision.patch_size)
+    settings = read_settings(repository, size, tokens, config.get("preprocessor_config"))
     named = tokenizer.special_tokens
     begin = named.get("boi_token", "<start_of_image>")
     end = named.get("eoi_token", "<end_of_image>")

@@ -38,15 +38,18 @@ class Settings:
     pan_and_scan: PanAndScan | None
 
 
-def read_settings(repository: Repository, size: int, tokens: int) -> Settings:
-    """Of a model that sees squares of `size` pixels as `tokens` rows.  Raises ConfigError, also where they disagree."""
+def read_settings(repository: Repository, size: int, tokens: int, carried: object = None) -> Settings:
+    """Of a model that sees squares of `size` pixels as `tokens` rows.  Raises ConfigError, also where they disagree.
+
+    `carried` is what a weight file says in place of preprocessor_config.json.
+    """
     processor, pictures = _Values.of(repository, "processor_config.json"), None
     nested = processor.values.get("image_processor")
     if nested is not None:  # as transformers 5 writes it; where it is, the other file does not count
         if not isinstance(nested, Mapping):
             raise processor.error("image_processor", "an object is due")
         pictures = _Values(nested, f"{processor.origin}, image_processor")
-    pictures = pictures or _Values.of(repository, "preprocessor_config.json")
+    pictures = pictures or _Values.of(repository, "preprocessor_config.json", carried)
     stated = processor.whole("image_seq_length", tokens, 1, 1 << 20)
     if stated != tokens:
         raise processor.error("image_seq_length", f"the model makes {tokens} tokens of a picture")
@@ -74,8 +77,9 @@ class _Values:
     origin: str
 
     @classmethod
-    def of(cls, repository: Repository, name: str) -> _Values:
-        values = read_json(repository.path(name)) if name in repository.files() else {}
+    def of(cls, repository: Repository, name: str, otherwise: object = None) -> _Values:
+        known = otherwise if isinstance(otherwise, Mapping) else {}
+        values = read_json(repository.path(name)) if name in repository.files() else known
         return cls(values, f"{repository.origin}: {name}")
 
     def flag(self, key: str, default: bool) -> bool:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import bestiary
+from bestiary.gguf_rows import ROTARY_PAIRS, VISION_TOWER
 from bestiary_idefics.templates import IDEFICS3, SMOLVLM
 from bestiary_llama import WEIGHTS as LLAMA_WEIGHTS
 
@@ -13,6 +14,11 @@ WEIGHTS = (
     bestiary.rename("model.connector.**", "media.projector.**"),
     bestiary.rename("model.text_model.**", "model.**"),
     *LLAMA_WEIGHTS,
+)
+GGUF = (
+    *ROTARY_PAIRS,  # under the names of the file, where the tower's are called otherwise
+    *VISION_TOWER,
+    bestiary.rename("mm.model.fc.weight", "media.projector.modality_projection.proj.weight"),
 )
 # What LlamaConfig takes for granted: a configuration inside another is saved without what equals it.
 TEXT: dict[str, Any] = {
@@ -32,7 +38,12 @@ TEXT: dict[str, Any] = {
 @bestiary.hookimpl
 def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     seeing = partial(
-        bestiary.Architecture, task="vision", model="bestiary_idefics.model:build", weights=WEIGHTS, defaults=TEXT
+        bestiary.Architecture,
+        task="vision",
+        model="bestiary_idefics.model:build",
+        weights=WEIGHTS,
+        gguf=(bestiary.Gguf("llama", GGUF),),
+        defaults=TEXT,
     )
     return [
         seeing(

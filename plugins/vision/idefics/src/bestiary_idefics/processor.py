@@ -31,14 +31,14 @@ MARKS = {
 
 def idefics3(config: Config, repository: Repository, tokenizer: Tokenizer) -> IdeficsProcessor:
     """Of Idefics3 and the first SmolVLM, which take pictures.  Raises ConfigError."""
-    settings = read_settings(repository)
+    settings = read_settings(repository, config.get("preprocessor_config"))
     # Idefics3Processor knows no other texts.
     return _build(config, repository, tokenizer, settings, MARKS, videos=False)
 
 
 def smolvlm(config: Config, repository: Repository, tokenizer: Tokenizer) -> IdeficsProcessor:
     """Of SmolVLM2, which takes videos too.  Raises ConfigError."""
-    settings = read_settings(repository)
+    settings = read_settings(repository, config.get("preprocessor_config"))
     return _build(config, repository, tokenizer, settings, {**MARKS, **settings.marks}, videos=True)
 
 

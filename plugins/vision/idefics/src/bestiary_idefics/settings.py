@@ -62,10 +62,13 @@ class Settings:
     """Texts of tokens by name (`image_token`), where tokenizer_config.json names them."""
 
 
-def read_settings(repository: Repository) -> Settings:
-    """Raises ConfigError for values that cannot be."""
+def read_settings(repository: Repository, carried: object = None) -> Settings:
+    """Raises ConfigError for values that cannot be.
+
+    `carried` is what a weight file says in place of preprocessor_config.json.
+    """
     whole = _read(repository, "processor_config.json")
-    pictures = whole.part("image_processor") or _read(repository, "preprocessor_config.json")
+    pictures = whole.part("image_processor") or _read(repository, "preprocessor_config.json", carried)
     videos = whole.part("video_processor")
     if videos is None:
         named = "video_preprocessor_config.json"
@@ -127,8 +130,9 @@ class _Values:
         return ConfigError(f'"{name}" is {shown(self.values.get(name))}; {due} is due.', where=self.where)
 
 
-def _read(repository: Repository, name: str) -> _Values:
-    values = read_json(repository.path(name)) if name in repository.files() else {}
+def _read(repository: Repository, name: str, otherwise: object = None) -> _Values:
+    known = otherwise if isinstance(otherwise, Mapping) else {}
+    values = read_json(repository.path(name)) if name in repository.files() else known
     return _Values(values, f"{repository.origin}: {name}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import bestiary
 import bestiary_llama
+from bestiary.gguf_rows import ROTARY_PAIRS, VISION_TOWER
 from bestiary_llava.templates import CHATML, MISTRAL, VICUNA
 from bestiary_llava.texts import LLAMA as LLAMA_DEFAULTS
 from bestiary_llava.texts import MISTRAL as MISTRAL_DEFAULTS
@@ -27,6 +28,19 @@ WEIGHTS = (
     bestiary.rename("image_newline", "media.image_newline"),
     *bestiary_llama.WEIGHTS,
 )
+_GGUF = (
+    *VISION_TOWER,
+    bestiary.drop("media.tower.post_layernorm.*"),  # which few files have, and the model does not use
+    bestiary.rename("mm.0.*", "media.projector.linear_1.*"),
+    bestiary.rename("mm.2.*", "media.projector.linear_2.*"),
+    bestiary.rename("model.image_newline", "media.image_newline"),
+)
+GGUF = {
+    # Under the names of the file, where the tower's are called otherwise.
+    "llama": {"gguf": (bestiary.Gguf("llama", (*ROTARY_PAIRS, *_GGUF)),)},
+    "qwen2": {"gguf": (bestiary.Gguf("qwen2", _GGUF),)},
+}
+"""By the text model; the files of a Mistral say that they are of a Llama."""
 _OTHERS = ("mistral", "qwen2")
 """Texts with records of their own; whatever else there is under LLaVA is read as Llama's, and refused if it is not."""
 
@@ -67,10 +81,10 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
     llava = partial(_architecture, "LlavaForConditionalGeneration", "llava")
     llava_next = partial(_architecture, "LlavaNextForConditionalGeneration", "llava_next")
     return [
-        llava("llama", chat_template=VICUNA, defaults=LLAMA_DEFAULTS),
+        llava("llama", chat_template=VICUNA, defaults=LLAMA_DEFAULTS, **GGUF["llama"]),
         llava("mistral", chat_template=VICUNA, defaults=MISTRAL_DEFAULTS),  # BakLLaVA
-        llava("qwen2", chat_template=CHATML, defaults=QWEN2_DEFAULTS),  # LLaVA-Interleave
-        llava_next("llama", chat_template=VICUNA, defaults=LLAMA_DEFAULTS),
+        llava("qwen2", chat_template=CHATML, defaults=QWEN2_DEFAULTS, **GGUF["qwen2"]),  # LLaVA-Interleave
+        llava_next("llama", chat_template=VICUNA, defaults=LLAMA_DEFAULTS, **GGUF["llama"]),
         llava_next("mistral", chat_template=MISTRAL, defaults=MISTRAL_DEFAULTS),
-        llava_next("qwen2", chat_template=CHATML, defaults=QWEN2_DEFAULTS),
+        llava_next("qwen2", chat_template=CHATML, defaults=QWEN2_DEFAULTS, **GGUF["qwen2"]),
     ]

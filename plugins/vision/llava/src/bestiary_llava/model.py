@@ -50,6 +50,8 @@ def _with_eyes(config: Config, sight: Sight) -> CausalLM:
         raise ConfigError(f'"multimodal_projector_bias" is {shown(bias)}; true or false is due.', where=config.origin)
     lm = TEXTS[kind](config)
     tower = TOWERS[sight.vision.model_type](sight.vision)
+    if sight.vision.get("post_layernorm") is False:  # a GGUF file, which has no weights that nobody reads
+        del tower.post_layernorm
     seen, dim = sight.vision.get("hidden_size", 768) * len(sight.layers), config.text.hidden_size
     projector = Projector(seen, dim, str(config.get("projector_hidden_act", "gelu")), bias)
     lm.media = Eyes(tower, projector, sight, dim)

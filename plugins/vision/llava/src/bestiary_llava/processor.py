@@ -40,7 +40,7 @@ def _build(
     stated = _read(repository, "processor_config.json")
     nested = stated.get("image_processor")
     if nested is None:
-        settings = _read(repository, "preprocessor_config.json")
+        settings = _read(repository, "preprocessor_config.json", config.get("preprocessor_config"))
     elif isinstance(nested, Mapping):  # as transformers 5 saves it
         settings = Settings(nested, f"{stated.where}, image_processor")
     else:
@@ -55,9 +55,10 @@ def _build(
     return LlavaProcessor(pictures, sight, *_image_token(named, config, tokenizer))
 
 
-def _read(repository: Repository, name: str) -> Settings:
-    where = f"{repository.origin}, {name}"
-    return Settings(read_json(repository.path(name)) if name in repository.files() else {}, where)
+def _read(repository: Repository, name: str, carried: object = None) -> Settings:
+    """`carried` is what a weight file says in place of this one."""
+    where, known = f"{repository.origin}, {name}", carried if isinstance(carried, Mapping) else {}
+    return Settings(read_json(repository.path(name)) if name in repository.files() else known, where)
 
 
 def _check_sizes(pictures: Pictures, settings: Settings, sight: Sight) -> None:
@@ -98,18 +99,35 @@ def _check_rows(stated: Settings, sight: Sight) -> None:
         )
 
 
-def _image_token(token: Any, config: Config, tokenizer: Tokenizer) -> tuple[str, int]:
+def _image_token(token: Any, config: Config, tokenizer: Tokenizer) -> tuple[str, str, int]:
+    """What stands for a picture in a prompt, and the text and number of the token that stands for each of its rows."""
     if isinstance(token, Mapping):  # an AddedToken, spelled out
         token = token.get("content")
     number = config.get("image_token_index", config.get("image_token_id", 32000))
     found = tokenizer.id(token) if isinstance(token, str) and token else None
-    if found is None or found != number:
+    if number is None and isinstance(token, str) and token:  # a GGUF file, which does not say
+        row, found = _row_token(token, tokenizer)
+        if found is not None:
+            return token, row, found
+    if not isinstance(token, str) or found is None or found != number:
         raise ConfigError(
             f"{shown(token)}, which stands for pictures, is the token {found}; the model has {shown(number)} for them.",
             where=config.origin,
             fix="check that tokenizer and config.json belong together",
         )
-    return token, found
+    return token, token, found
+
+
+def _row_token(token: str, tokenizer: Tokenizer) -> tuple[str, int | None]:
+    """A token for the rows of pictures, where the vocabulary may be that of the text model alone.
+
+    The row of the embedding is never read, so any does that no text has.
+    """
+    for name in (token, tokenizer.pad_token, tokenizer.unk_token):
+        found = tokenizer.id(name) if name else None
+        if name and found is not None and list(tokenizer.encode(name * 2, add_special_tokens=False)) == [found] * 2:
+            return name, found
+    return token, None
 
 
 class LlavaProcessor:
@@ -117,8 +135,9 @@ class LlavaProcessor:
 
     whole = False
 
-    def __init__(self, pictures: Pictures, sight: Sight, placeholder: str, token: int) -> None:
-        self._pictures, self._sight, self._placeholder = pictures, sight, placeholder
+    def __init__(self, pictures: Pictures, sight: Sight, placeholder: str, row: str, token: int) -> None:
+        """`placeholder` stands for a picture in a text, and is replaced by `row`, of the number `token`, for each."""
+        self._pictures, self._sight, self._placeholder, self._row = pictures, sight, placeholder, row
         self.tokens = {"image": token}
 
     def prepare(self, media: Frames) -> Prepared:
@@ -145,7 +164,7 @@ class LlavaProcessor:
                 f"The prompt has {len(rest)} placeholders {self._placeholder} and {len(media)} pictures.",
                 fix="give one for each",
             )
-        parts = [self._placeholder * medium.rows + part for medium, part in zip(media, rest, strict=True)]
+        parts = [self._row * medium.rows + part for medium, part in zip(media, rest, strict=True)]
         return first + "".join(parts)
 
     def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> Positions | None:

@@ -27,6 +27,37 @@ WEIGHTS = (
     bestiary.map("media.tower.patch_embed.proj.weight", lambda weight, config: weight.reshape(len(weight), -1)),
     *TEXT,
 )
+# In a companion (mmproj) the matrices of a patch's two frames are apart, and so are those of q, k and v.
+GGUF_TOWER = (
+    bestiary.rename("v.patch_embd.weight", "v.patch_embd.weight.0"),
+    bestiary.stack("media.tower.patch_embed.proj.weight", "v.patch_embd.weight.#"),
+    bestiary.map("media.tower.patch_embed.proj.weight", lambda weight, config: weight.permute(1, 2, 0, 3, 4)),
+    *(
+        bestiary.cat(f"media.tower.blocks.*.attn.qkv.{kind}", *(f"v.blk.*.attn_{letter}.{kind}" for letter in "qkv"))
+        for kind in ("weight", "bias")
+    ),
+    bestiary.rename("v.blk.*.attn_qkv.*", "media.tower.blocks.*.attn.qkv.*"),
+    bestiary.rename("v.blk.*.attn_out.*", "media.tower.blocks.*.attn.proj.*"),
+    bestiary.rename("v.blk.*.ln1.*", "media.tower.blocks.*.norm1.*"),
+    bestiary.rename("v.blk.*.ln2.*", "media.tower.blocks.*.norm2.*"),
+    bestiary.rename("v.post_ln.*", "media.projector.ln_q.*"),
+    bestiary.rename("mm.*.*", "media.projector.mlp.*.*"),
+)
+GGUF = {
+    "qwen2_vl": {"ffn_up": "fc1", "ffn_down": "fc2"},
+    "qwen2_5_vl": {"ffn_gate": "gate_proj", "ffn_up": "up_proj", "ffn_down": "down_proj"},
+}
+"""What the feed-forward matrices are called."""
+
+
+def _gguf(model_type: str) -> bestiary.Gguf:
+    renames = (
+        bestiary.rename(f"v.blk.*.{stored}.*", f"media.tower.blocks.*.mlp.{name}.*")
+        for stored, name in GGUF[model_type].items()
+    )
+    return bestiary.Gguf("qwen2vl", (*GGUF_TOWER, *renames))
+
+
 # What the configuration classes take for granted, and checkpoints may therefore leave out.
 DEFAULTS = {
     "hidden_act": "silu",
@@ -53,6 +84,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             f"bestiary_qwen_vl.model:{model_type}",
             WEIGHTS,
             model_types=(model_type,),
+            gguf=(_gguf(model_type),),
             probe=_is_chat_model,
             chat_template=CHAT,
             processor=f"bestiary_qwen_vl.processor:{model_type}",

@@ -26,15 +26,16 @@ _TENSORS = {"image": ("pixel_values", "image_grid_thw"), "video": ("pixel_values
 
 
 def qwen2_vl(config: Config, repository: Repository, tokenizer: Tokenizer) -> QwenProcessor:
-    return _build(shape.qwen2_vl(config), repository, tokenizer)
+    return _build(shape.qwen2_vl(config), config, repository, tokenizer)
 
 
 def qwen2_5_vl(config: Config, repository: Repository, tokenizer: Tokenizer) -> QwenProcessor:
-    return _build(shape.qwen2_5_vl(config), repository, tokenizer)
+    return _build(shape.qwen2_5_vl(config), config, repository, tokenizer)
 
 
-def _build(tower: Shape, repository: Repository, tokenizer: Tokenizer) -> QwenProcessor:
-    image, video = image_settings(repository), video_settings(repository)
+def _build(tower: Shape, config: Config, repository: Repository, tokenizer: Tokenizer) -> QwenProcessor:
+    carried = config.get("preprocessor_config")
+    image, video = image_settings(repository, carried), video_settings(repository, carried)
     for settings in (image, video.picture):
         ours, theirs = ((each.patch, each.moments, each.merge) for each in (settings, tower))
         if ours != theirs:

@@ -90,15 +90,18 @@ class VideoSettings:
     """Of all frames, where they are to share them."""
 
 
-def image_settings(repository: Repository) -> PictureSettings:
-    """Raises ConfigError for values that cannot be."""
-    return _picture(*_read(repository, "image_processor", ("preprocessor_config.json",)), _IMAGE)
+def image_settings(repository: Repository, carried: object = None) -> PictureSettings:
+    """Raises ConfigError for values that cannot be.
+
+    `carried` is what a weight file says in place of preprocessor_config.json.
+    """
+    return _picture(*_read(repository, "image_processor", ("preprocessor_config.json",), carried), _IMAGE)
 
 
-def video_settings(repository: Repository) -> VideoSettings:
-    """Raises ConfigError for values that cannot be."""
+def video_settings(repository: Repository, carried: object = None) -> VideoSettings:
+    """As `image_settings`."""
     names = ("video_preprocessor_config.json", "preprocessor_config.json")
-    stated, where = _read(repository, "video_processor", names)
+    stated, where = _read(repository, "video_processor", names, carried)
     picture = _picture(stated, where, _VIDEO)
     values = _with_defaults(stated, _VIDEO)
     tokens = whole(values, "max_video_tokens", 1, _PIXELS, where)
@@ -114,7 +117,7 @@ def video_settings(repository: Repository) -> VideoSettings:
     )
 
 
-def _read(repository: Repository, part: str, names: tuple[str, ...]) -> tuple[Mapping[str, Any], str]:
+def _read(repository: Repository, part: str, names: tuple[str, ...], carried: object) -> tuple[Mapping[str, Any], str]:
     """The values, and where they were read."""
     files = repository.files()
     if "processor_config.json" in files:
@@ -124,7 +127,7 @@ def _read(repository: Repository, part: str, names: tuple[str, ...]) -> tuple[Ma
             return found, f"{path} ({part})"
     name = next((name for name in names if name in files), None)
     if name is None:
-        return {}, repository.origin
+        return carried if isinstance(carried, Mapping) else {}, repository.origin
     path = repository.path(name)
     return read_json(path), str(path)
 
