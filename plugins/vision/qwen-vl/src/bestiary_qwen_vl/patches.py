@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bestiary.errors import MediaError
-from bestiary.media.images import normalise_plane, resize
+from bestiary.media.images import resize, scale_colours
 from bestiary_qwen_vl.grid import Grid
 from bestiary_qwen_vl.settings import PictureSettings
 
@@ -44,26 +44,22 @@ def cut(frames: Sequence[Image.Image], settings: PictureSettings, most: int | No
     """
     s = settings
     frames = [_fitted(frame, s, s.most if most is None else most) for frame in frames]
-    frames += [frames[-1]] * (-len(frames) % s.moments)
-    grid = Grid(len(frames) // s.moments, frames[0].height // s.patch, frames[0].width // s.patch)
-    still = grid.height * grid.width
-    made = np.empty((grid.patches, 3, s.moments, s.patch * s.patch), np.float32)
-    for place, frame in enumerate(frames):
-        rows = slice(place // s.moments * still, (place // s.moments + 1) * still)
-        if place % s.moments and frame is frames[place - 1]:
-            made[rows, :, place % s.moments] = made[rows, :, place % s.moments - 1]
-            continue
-        for channel, plane in enumerate(frame.split()):
-            cut_up = _in_order(np.asarray(plane), grid, s)
-            normalise_plane(cut_up, s.mean[channel], s.std[channel], s.scale, made[rows, channel, place % s.moments])
+    grid = Grid(-(-len(frames) // s.moments), frames[0].height // s.patch, frames[0].width // s.patch)
+    made = np.empty((grid.time, grid.height * grid.width, 3, s.moments, s.patch * s.patch), np.float32)
+    numbers = np.empty(0, np.float32)
+    for place in range(grid.time * s.moments):
+        if place < len(frames):
+            numbers = _in_order(np.asarray(frames[place]), grid, s).astype(np.float32)
+            scale_colours(numbers, s.mean, s.std, s.scale)
+        made[place // s.moments, :, :, place % s.moments] = numbers[..., 0, :]
     return made.reshape(grid.patches, -1), grid
 
 
-def _in_order(plane: np.ndarray, grid: Grid, s: PictureSettings) -> np.ndarray:
-    """One colour of a frame -> its patches [P, pixels]: those of a row for the language model lie together."""
+def _in_order(pixels: np.ndarray, grid: Grid, s: PictureSettings) -> np.ndarray:
+    """A frame [height, width, 3] -> its patches [P, 3, 1, pixels]: those of a row of the model lie together."""
     high, wide = grid.height // s.merge, grid.width // s.merge
-    squares = plane.reshape(high, s.merge, s.patch, wide, s.merge, s.patch).transpose(0, 3, 1, 4, 2, 5)
-    return squares.reshape(-1, s.patch * s.patch)
+    squares = pixels.reshape(high, s.merge, s.patch, wide, s.merge, s.patch, 3).transpose(0, 3, 1, 4, 6, 2, 5)
+    return squares.reshape(-1, 3, 1, s.patch * s.patch)
 
 
 def _fitted(frame: Image.Image, s: PictureSettings, most: int) -> Image.Image:
