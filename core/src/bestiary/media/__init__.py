@@ -8,6 +8,7 @@ In that order:
     decoding, headers, foreign       bytes become RGB pictures; what is told of them before; what they are instead
     opening                          any source becomes frames
     images                           what processors do with frames: resize, crop, tile, normalise
+    settings                         what the files of a checkpoint say of its processor, checked
     processor                        what a family's plugin brings: frames become tensors, placeholders tokens
     prepared                         one medium, ready for the model's encoder
     messages                         the media of a chat, found in its messages

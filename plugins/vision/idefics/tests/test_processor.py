@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +135,8 @@ def test_expansion_is_linear(pair: Callable[..., Pair]) -> None:
 def test_names_of_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     """SmolVLMProcessor asks the tokenizer for them, Idefics3Processor does not."""
     pair = Pair("smolvlm", tmp_path)
-    settings = partial(ours.read_settings, Folder(tmp_path, "test/model"))
-    assert settings().marks["image_token"] == "<image>"
+    settings = ours.processor_settings(Folder(tmp_path, "test/model"), normalise(SMOLVLM[0], ""))
+    assert settings.marks["image_token"] == "<image>"
     file = tmp_path / "tokenizer_config.json"
     file.write_text(file.read_text().replace("<global-img>", "<whole>"))
     again = ours.smolvlm(normalise(SMOLVLM[0], ""), Folder(tmp_path, "test/model"), pair.tokenizer)

@@ -11,13 +11,13 @@ import pytest
 from idefics_reference import NAMED, picture, preprocessor, save_idefics3, save_tokenizer
 from PIL import Image
 
-from bestiary.config import normalise
+from bestiary.config import Config, normalise
 from bestiary.errors import ConfigError, MediaError
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.media.processor import Frames
 from bestiary.sources.folder import Folder
 from bestiary_idefics import processor as ours
-from bestiary_idefics.settings import Pixels, Sampling, read_settings
+from bestiary_idefics.settings import Pixels, ProcessorSettings, Sampling, processor_settings
 from bestiary_idefics.tiny import IDEFICS3, SMOLVLM
 from bestiary_idefics.video import watch
 
@@ -58,6 +58,10 @@ def _write(folder: Path, name: str, value: Any) -> None:
     (folder / name).write_text(json.dumps(value))
 
 
+def _read(folder: Path) -> ProcessorSettings:
+    return processor_settings(Folder(folder, "test/model"), Config({}, "config.json"))
+
+
 def _build(folder: Path, config: dict[str, Any] = SMOLVLM[0]) -> ours.IdeficsProcessor:
     repository = Folder(folder, "test/model")
     return ours.smolvlm(normalise(config, "config.json"), repository, Tokenizer.from_repository(repository))
@@ -95,11 +99,11 @@ def test_the_token_of_pictures_is_that_of_the_model(folder: Path) -> None:
         _build(folder)
 
 
-@pytest.mark.parametrize("value", [5, "", "x" * 101, [], {"content": 4}])
+@pytest.mark.parametrize("value", [5, "", "x" * 257, [], {"content": 4}])
 def test_names_of_tokens_are_texts(folder: Path, value: Any) -> None:
     _write(folder, "tokenizer_config.json", {"image_token": value})
     with pytest.raises(ConfigError, match="image_token"):
-        read_settings(Folder(folder, "test/model"))
+        _read(folder)
 
 
 def test_tiles_that_are_not_cut_evenly(folder: Path) -> None:
@@ -113,18 +117,19 @@ def test_what_files_leave_out_is_what_transformers_takes(tmp_path: Path) -> None
 
     theirs = Idefics3ImageProcessorPil()
     save_tokenizer(tmp_path)
-    settings = read_settings(Folder(tmp_path, "test/model"))
+    settings = _read(tmp_path)
     expected = Pixels(
         theirs.size["longest_edge"],
         None,
         theirs.max_image_size["longest_edge"],
         int(theirs.resample),
-        theirs.rescale_factor,
         tuple(theirs.image_mean),
         tuple(theirs.image_std),
+        theirs.rescale_factor,
     )
     assert settings.image == settings.video == expected and settings.splitting == theirs.do_image_splitting
-    assert settings.sampling is None and settings.rows is None and settings.marks == NAMED
+    assert settings.sampling is None and settings.rows is None
+    assert settings.marks == {**NAMED, "video_token": "<video>"}
     # Then the length is what the model makes of a tile, as that of the class is the one of Idefics3-8B.
     vision = {**IDEFICS3[0]["vision_config"], "image_size": 364, "patch_size": 14}
     config = normalise({**IDEFICS3[0], "vision_config": vision}, "config.json")
@@ -137,17 +142,17 @@ def test_what_files_leave_out_is_what_transformers_takes(tmp_path: Path) -> None
 def test_files_of_transformers_5(tmp_path: Path) -> None:
     """All values are in processor_config.json there."""
     theirs = save_idefics3(tmp_path, 4, preprocessor(16, 48, image_mean=[0.1, 0.2, 0.3]))
-    before = read_settings(Folder(tmp_path, "test/model"))
+    before = _read(tmp_path)
     (tmp_path / "preprocessor_config.json").unlink()
     theirs.save_pretrained(tmp_path)
     assert "image_processor" in json.loads((tmp_path / "processor_config.json").read_text())
-    after = read_settings(Folder(tmp_path, "test/model"))
+    after = _read(tmp_path)
     assert (after.image, after.splitting, after.rows) == (before.image, before.splitting, before.rows)
 
 
 def test_where_the_values_of_videos_are(folder: Path) -> None:
     def read() -> tuple[int | None, Sampling | None]:
-        settings = read_settings(Folder(folder, "test/model"))
+        settings = _read(folder)
         return settings.video.longest_edge, settings.sampling
 
     sampling = {"max_frames": 8, "fps": 2, "video_size": {"longest_edge": 24}}

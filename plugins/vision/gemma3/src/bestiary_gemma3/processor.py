@@ -14,7 +14,7 @@ from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames
 from bestiary.protocols import Repository
 from bestiary_gemma3.model import tokens_of
-from bestiary_gemma3.settings import Settings, read_settings
+from bestiary_gemma3.settings import Settings, picture_settings
 from bestiary_siglip.model import DEFAULTS
 
 
@@ -23,7 +23,7 @@ def build(config: Config, repository: Repository, tokenizer: Tokenizer) -> Gemma
     vision = config.part("vision_config", DEFAULTS)
     size = vision.image_size
     tokens = tokens_of(config, size // vision.patch_size)
-    settings = read_settings(repository, size, tokens, config.get("preprocessor_config"))
+    settings = picture_settings(repository, config, size, tokens)
     named = tokenizer.special_tokens
     begin = named.get("boi_token", "<start_of_image>")
     end = named.get("eoi_token", "<end_of_image>")

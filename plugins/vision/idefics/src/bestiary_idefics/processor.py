@@ -17,39 +17,24 @@ from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames, Positions
 from bestiary.protocols import Repository
 from bestiary_idefics.geometry import tile_rows
-from bestiary_idefics.settings import Pixels, Settings, read_settings
+from bestiary_idefics.settings import MARKS, Pixels, ProcessorSettings, processor_settings
 from bestiary_idefics.tiling import cut
 from bestiary_idefics.video import announcement, frame_pixels, introduction, watch
-
-MARKS = {
-    "fake_image_token": "<fake_token_around_image>",
-    "image_token": "<image>",
-    "global_image_token": "<global-img>",
-    "video_token": "<video>",
-}
 
 
 def idefics3(config: Config, repository: Repository, tokenizer: Tokenizer) -> IdeficsProcessor:
     """Of Idefics3 and the first SmolVLM, which take pictures.  Raises ConfigError."""
-    settings = read_settings(repository, config.get("preprocessor_config"))
-    # Idefics3Processor knows no other texts.
-    return _build(config, repository, tokenizer, settings, MARKS, videos=False)
+    return _build(config, repository, tokenizer, videos=False)
 
 
 def smolvlm(config: Config, repository: Repository, tokenizer: Tokenizer) -> IdeficsProcessor:
     """Of SmolVLM2, which takes videos too.  Raises ConfigError."""
-    settings = read_settings(repository, config.get("preprocessor_config"))
-    return _build(config, repository, tokenizer, settings, {**MARKS, **settings.marks}, videos=True)
+    return _build(config, repository, tokenizer, videos=True)
 
 
-def _build(
-    config: Config,
-    repository: Repository,
-    tokenizer: Tokenizer,
-    settings: Settings,
-    marks: Mapping[str, str],
-    videos: bool,
-) -> IdeficsProcessor:
+def _build(config: Config, repository: Repository, tokenizer: Tokenizer, videos: bool) -> IdeficsProcessor:
+    settings = processor_settings(repository, config)
+    marks = settings.marks if videos else MARKS  # Idefics3Processor knows no other texts
     rows = tile_rows(config, settings.image.tile)
     stated = rows if settings.rows is None else settings.rows
     seen = {rows, stated, tile_rows(config, settings.video.tile)} if videos else {rows, stated}
@@ -74,7 +59,9 @@ class IdeficsProcessor:
 
     whole = False
 
-    def __init__(self, settings: Settings, marks: Mapping[str, str], token: int, rows: int, videos: bool) -> None:
+    def __init__(
+        self, settings: ProcessorSettings, marks: Mapping[str, str], token: int, rows: int, videos: bool
+    ) -> None:
         """`token` stands for each of the `rows` of a tile, and of a frame."""
         self._settings, self._rows = settings, rows
         self._placeholders = {marks["image_token"]: "image"} | ({marks["video_token"]: "video"} if videos else {})

@@ -1,25 +1,25 @@
-"""What the processor files of a checkpoint say, checked.
-
-In order: `image_processor` and `video_processor` inside processor_config.json (transformers 5), video_preprocessor_
-config.json for videos, preprocessor_config.json; what none of them says is what transformers' classes take for granted.
-"""
+"""How pictures and videos become tiles, and which texts stand for them, by the files of a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from bestiary.config import read_json
-from bestiary.errors import ConfigError, shown
-from bestiary.media.images import RESAMPLING
+from bestiary.config import Config
+from bestiary.media.settings import Colours, Settings, media_settings, read_settings
 from bestiary.protocols import Repository
 
+MARKS = {
+    "fake_image_token": "<fake_token_around_image>",
+    "image_token": "<image>",
+    "global_image_token": "<global-img>",
+    "video_token": "<video>",
+}
+"""Texts of tokens by name."""
 LARGEST_TILE = 4096
 _LANCZOS = 1
 _LARGEST_EDGE = 1 << 16
 _MOST_FRAMES = 1 << 20
-_LEAST_STD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Pixels:
     tile: int
     """Pixels of a side of what the tower sees (`max_image_size`)."""
     resample: int
+    mean: Colours
+    std: Colours
     scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProcessorSettings:
     image: Pixels
     splitting: bool
     """Whether a picture is cut into tiles, beside being seen as a whole."""
@@ -59,151 +59,69 @@ class Settings:
     rows: int | None
     """Tokens that stand for a tile (`image_seq_len`), where that is said."""
     marks: Mapping[str, str]
-    """Texts of tokens by name (`image_token`), where tokenizer_config.json names them."""
+    """MARKS, or what tokenizer_config.json has in place of them."""
 
 
-def read_settings(repository: Repository, carried: object = None) -> Settings:
-    """Raises ConfigError for values that cannot be.
-
-    `carried` is what a weight file says in place of preprocessor_config.json.
-    """
-    whole = _read(repository, "processor_config.json")
-    pictures = whole.part("image_processor") or _read(repository, "preprocessor_config.json", carried)
-    videos = whole.part("video_processor")
-    if videos is None:
-        named = "video_preprocessor_config.json"
-        videos = _read(repository, named) if named in repository.files() else pictures
-    return Settings(
+def processor_settings(repository: Repository, config: Config) -> ProcessorSettings:
+    """Videos are as pictures where no file has them apart.  Raises ConfigError for values that cannot be."""
+    processor, named = read_settings(repository, "processor_config.json"), "video_preprocessor_config.json"
+    pictures = videos = media_settings(repository, config, "image_processor", ("preprocessor_config.json",))
+    if "video_processor" in processor or named in repository.files():
+        videos = media_settings(repository, config, "video_processor", (named,))
+    return ProcessorSettings(
         _pixels(pictures),
         pictures.flag("do_image_splitting", True),
         _pixels(_sized(videos)),
         _sampling(videos),
-        whole.whole("image_seq_len", None, 1, _LARGEST_EDGE),
-        _marks(_read(repository, "tokenizer_config.json")),
+        processor.whole("image_seq_len", 1, 1, _LARGEST_EDGE) if "image_seq_len" in processor else None,
+        _marks(read_settings(repository, "tokenizer_config.json")),
     )
 
 
-class _Values:
-    """A JSON object from a stranger; null is as good as absent."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self.values = {name: value for name, value in values.items() if value is not None}
-        self.where = where
-
-    def part(self, name: str) -> _Values | None:
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise self.wrong(name, "an object")
-        return _Values(value, f"{self.where}, {name}")
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self.values.get(name, default)
-        if not isinstance(value, bool):
-            raise self.wrong(name, "true or false")
-        return value
-
-    def whole(self, name: str, default: int | None, least: int, most: int) -> int | None:
-        value = self.values.get(name, default)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise self.wrong(name, f"a whole number from {least} to {most}")
-        return value
-
-    def number(self, name: str, default: float, least: float, most: float) -> float:
-        value = self.values.get(name, default)
-        if not _is_number(value, most) or value < least:
-            raise self.wrong(name, f"a number from {least} to {most}")
-        return float(value)
-
-    def channels(self, name: str, default: float) -> tuple[float, float, float]:
-        """One number for each of red, green and blue, or one for all."""
-        value = self.values.get(name, default)
-        each = value if isinstance(value, list | tuple) else [value] * 3
-        if len(each) != 3 or not all(_is_number(number, 1e6) for number in each):
-            raise self.wrong(name, "three numbers")
-        return float(each[0]), float(each[1]), float(each[2])
-
-    def wrong(self, name: str, due: str) -> ConfigError:
-        return ConfigError(f'"{name}" is {shown(self.values.get(name))}; {due} is due.', where=self.where)
+def _pixels(stated: Settings) -> Pixels:
+    longest, size = _size(stated) if stated.flag("do_resize", True) else (None, None)
+    tile = stated.part("max_image_size") or Settings({"longest_edge": 364}, stated.where)
+    if "longest_edge" not in tile:
+        raise stated.wrong("max_image_size", 'an object with "longest_edge"')
+    side = tile.whole("longest_edge", 1, 1, LARGEST_TILE)
+    return Pixels(longest, size, side, stated.resample(_LANCZOS), *stated.scaling(0.5, 0.5))
 
 
-def _read(repository: Repository, name: str, otherwise: object = None) -> _Values:
-    known = otherwise if isinstance(otherwise, Mapping) else {}
-    values = read_json(repository.path(name)) if name in repository.files() else known
-    return _Values(values, f"{repository.origin}: {name}")
-
-
-def _pixels(given: _Values) -> Pixels:
-    longest, size = _size(given) if given.flag("do_resize", True) else (None, None)
-    tile_part = given.part("max_image_size")
-    tile = 364 if tile_part is None else tile_part.whole("longest_edge", None, 1, LARGEST_TILE)
-    if tile is None:
-        raise given.wrong("max_image_size", 'an object with "longest_edge"')
-    resample = given.whole("resample", _LANCZOS, min(RESAMPLING), max(RESAMPLING))
-    assert resample is not None
-    mean, std = given.channels("image_mean", 0.5), given.channels("image_std", 0.5)
-    if not all(abs(number) >= _LEAST_STD for number in std):
-        raise given.wrong("image_std", f"three numbers of at least {_LEAST_STD}")
-    if not given.flag("do_normalize", True):
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    scale = given.number("rescale_factor", 1 / 255, -1e6, 1e6)
-    return Pixels(longest, size, tile, resample, scale if given.flag("do_rescale", True) else 1.0, mean, std)
-
-
-def _size(given: _Values) -> tuple[int | None, tuple[int, int] | None]:
+def _size(stated: Settings) -> tuple[int | None, tuple[int, int] | None]:
     """`longest_edge`, or height and width."""
-    part = given.part("size")
-    if part is None:
-        return 4 * 364, None
-    longest = part.whole("longest_edge", None, 1, _LARGEST_EDGE)
-    if longest is not None:
-        return longest, None
-    height, width = (part.whole(name, None, 1, LARGEST_TILE) for name in ("height", "width"))
-    if height is None or width is None:
-        raise given.wrong("size", 'an object with "longest_edge", or "height" and "width"')
-    return None, (height, width)
+    size = stated.part("size") or Settings({"longest_edge": 4 * 364}, stated.where)
+    if "longest_edge" in size:
+        return size.whole("longest_edge", 1, 1, _LARGEST_EDGE), None
+    if "height" not in size or "width" not in size:
+        raise stated.wrong("size", 'an object with "longest_edge", or "height" and "width",')
+    return None, (size.whole("height", 1, 1, LARGEST_TILE), size.whole("width", 1, 1, LARGEST_TILE))
 
 
-def _sized(given: _Values) -> _Values:
+def _sized(stated: Settings) -> Settings:
     """The values of a video processor, which may have the size in `video_sampling` alone."""
-    sampling = given.part("video_sampling")
-    if sampling is None or "size" in given.values or "video_size" not in sampling.values:
-        return given
-    return _Values({**given.values, "size": sampling.values["video_size"]}, given.where)
+    sampling = stated.part("video_sampling")
+    if sampling is None or "size" in stated or "video_size" not in sampling:
+        return stated
+    return Settings({**stated.values, "size": sampling.get("video_size")}, stated.where)
 
 
-def _sampling(given: _Values) -> Sampling | None:
+def _sampling(stated: Settings) -> Sampling | None:
     """`video_sampling` of SmolVLM2, or the keys that other video processors have for the same."""
-    stated = given.part("video_sampling")
-    names = ("num_frames", "fps") if stated is None else ("max_frames", "fps")
-    source = stated or given
-    frames = source.whole(names[0], None, 1, _MOST_FRAMES)
-    if frames is None or "fps" not in source.values:
-        if stated is not None:
-            raise given.wrong("video_sampling", 'an object with "max_frames" and "fps"')
-        return None
-    return Sampling(frames, source.number(names[1], 1.0, 1e-6, 1000.0))
+    part = stated.part("video_sampling")
+    source, key = (stated, "num_frames") if part is None else (part, "max_frames")
+    frames = source.whole(key, 1, 1, _MOST_FRAMES)
+    if key in source and "fps" in source:
+        return Sampling(frames, source.number("fps", 1.0, 1e-6, 1000.0))
+    if part is not None:
+        raise stated.wrong("video_sampling", 'an object with "max_frames" and "fps"')
+    return None
 
 
-def _marks(given: _Values) -> dict[str, str]:
-    """Names of tokens: those of `extra_special_tokens`, where it is an object, and of the file itself."""
-    extra = given.values.get("extra_special_tokens")
-    named = {**given.values, **extra} if isinstance(extra, Mapping) else given.values
-    made = {}
-    for name in ("fake_image_token", "image_token", "global_image_token", "video_token"):
-        value = named.get(name)
-        text = value.get("content") if isinstance(value, Mapping) else value
-        if text is None:
-            continue
-        if not isinstance(text, str) or not 0 < len(text) <= 100:
-            raise ConfigError(f'"{name}" is {shown(value)}; a text is due.', where=given.where)
-        made[name] = text
-    return made
-
-
-def _is_number(value: Any, most: float) -> bool:
-    """Not NaN, which is in no interval, and not an integer that no float can hold."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
+def _marks(stated: Settings) -> dict[str, str]:
+    """Those of `extra_special_tokens`, where it is an object, and of the file itself."""
+    extra = stated.get("extra_special_tokens")
+    named = {**stated.values, **extra} if isinstance(extra, Mapping) else stated.values
+    tokens = {name: named.get(name) for name in MARKS}
+    texts = {name: token.get("content") if isinstance(token, Mapping) else token for name, token in tokens.items()}
+    given = Settings(texts, stated.where)
+    return {name: given.text(name, default) for name, default in MARKS.items()}

@@ -10,12 +10,13 @@ from PIL import Image
 
 from bestiary.errors import MediaError
 from bestiary.media import images
+from bestiary.media.settings import Colours, Settings
 from bestiary_llava.anyres import Anyres
 from bestiary_llava.resampling import resized_centre, resized_square
-from bestiary_llava.settings import Settings
+from bestiary_llava.sight import LARGEST
 
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_HALF = (0.5, 0.5, 0.5)
+_CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_SIGLIP = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 _MOST = 1 << 26
 """Pixels of a resized or padded picture that is made as a whole."""
 _PASSED = 1 << 28
@@ -35,8 +36,8 @@ class Pictures:
     """In LLaVA-NeXT the size of tiles, too."""
     pad: tuple[int, int, int] | None
     """The colour in which a picture is first padded to a square."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Colours
+    std: Colours
     scale: float
 
     @classmethod
@@ -46,30 +47,26 @@ class Pictures:
         Raises ConfigError.
         """
         siglip = kind == "SiglipImageProcessor"
-        mean = settings.colour("image_mean", _HALF if siglip else _CLIP_MEAN)
-        std = settings.colour("image_std", _HALF if siglip else _CLIP_STD)
-        if 0.0 in std:
-            raise settings.wrong("image_std", "a list of three numbers that are not 0")
-        if settings.get("pad_size") is not None:
+        known = _SIGLIP if siglip else _CLIP
+        mean, std, scale = settings.scaling(*known)
+        if "pad_size" in settings:
             raise settings.wrong("pad_size", "null")
         square = {"height": 224, "width": 224}
-        crop = settings.size("crop_size", square)
-        edges = crop.get("shortest_edge", 0)  # a number: of both
         # Only LLaVA's own class pads pictures; what the others pad is batches.
         pads = settings.flag("do_pad", False) and kind == "LlavaImageProcessor"
-        if pads and not all(0 <= value < 256 / 255 for value in mean):
+        red, green, blue = colour = settings.colours("image_mean", known[0])
+        if pads and not all(0 <= value < 256 / 255 for value in colour):
             raise settings.wrong("image_mean", "a list of three numbers from 0 to 1")
-        normalises = settings.flag("do_normalize", True)
         return cls(
             resizes=settings.flag("do_resize", True),
-            size=settings.size("size", square if siglip else {"shortest_edge": 224}),
-            resample=settings.whole("resample", int(Image.Resampling.BICUBIC), 0, 5),
+            size=_size(settings, "size", square if siglip else {"shortest_edge": 224}),
+            resample=settings.resample(Image.Resampling.BICUBIC),
             crops=settings.flag("do_center_crop", not siglip),
-            crop=(crop.get("height", edges), crop.get("width", edges)),
-            pad=(int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255)) if pads else None,
-            mean=mean if normalises else (0.0, 0.0, 0.0),
-            std=std if normalises else (1.0, 1.0, 1.0),
-            scale=settings.number("rescale_factor", 1 / 255) if settings.flag("do_rescale", True) else 1.0,
+            crop=_sides(_size(settings, "crop_size", square)),
+            pad=(int(red * 255), int(green * 255), int(blue * 255)) if pads else None,
+            mean=mean,
+            std=std,
+            scale=scale,
         )
 
     def after(self, height: int, width: int) -> tuple[int, int]:
@@ -91,8 +88,7 @@ class Pictures:
     @property
     def overview(self) -> tuple[int, int]:
         """The size to which LLaVA-NeXT scales the whole of a picture, whatever its shape."""
-        edge = self.size.get("shortest_edge", 0)
-        return self.size.get("height", edge), self.size.get("width", edge)
+        return _sides(self.size)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if not self.resizes:
@@ -123,6 +119,24 @@ class Pictures:
 
     def _numbers(self, image: Image.Image) -> np.ndarray:
         return images.normalised(image, self.mean, self.std, self.scale)
+
+
+def _size(settings: Settings, key: str, default: Mapping[str, int]) -> Mapping[str, int]:
+    """{"height", "width"}, or {"shortest_edge"}, for which a number may stand."""
+    value = settings.get(key, default)
+    if not isinstance(value, Mapping):
+        return {"shortest_edge": settings.whole(key, 0, 1, LARGEST)}
+    edges = Settings(value, f"{settings.where}, {key}")
+    stated = {name for name in value if name in edges}
+    if stated not in ({"height", "width"}, {"shortest_edge"}):
+        raise settings.wrong(key, '{"height", "width"} or {"shortest_edge"}')
+    return {name: edges.whole(name, 0, 1, LARGEST) for name in stated}
+
+
+def _sides(size: Mapping[str, int]) -> tuple[int, int]:
+    """Height and width, where an edge alone stands for both."""
+    edge = size.get("shortest_edge", 0)
+    return size.get("height", edge), size.get("width", edge)
 
 
 def _check(height: int, width: int, most: int = _MOST) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from bestiary.config import Config, read_json
+from bestiary.config import Config
 from bestiary.errors import ConfigError, MediaError, shown
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames, Positions
+from bestiary.media.settings import Settings, media_settings, read_settings
 from bestiary.protocols import Repository
 from bestiary_llava.pictures import Pictures
-from bestiary_llava.settings import LARGEST, Settings
-from bestiary_llava.sight import Sight, pinpoints, read_sight
+from bestiary_llava.sight import LARGEST, Sight, pinpoints, read_sight
 
 _WHOLE = ("LlavaImageProcessor", "CLIPImageProcessor", "SiglipImageProcessor")
 _TILED = ("LlavaNextImageProcessor",)
@@ -37,28 +37,17 @@ def _build(
     Raises ConfigError for values that cannot be, and for those with which the model would be given other numbers of
     rows than it makes.
     """
-    stated = _read(repository, "processor_config.json")
-    nested = stated.get("image_processor")
-    if nested is None:
-        settings = _read(repository, "preprocessor_config.json", config.get("preprocessor_config"))
-    elif isinstance(nested, Mapping):  # as transformers 5 saves it
-        settings = Settings(nested, f"{stated.where}, image_processor")
-    else:
-        raise stated.wrong("image_processor", "an object")
+    stated = read_settings(repository, "processor_config.json")
+    settings = media_settings(repository, config, "image_processor", ("preprocessor_config.json",))
     kind = settings.text("image_processor_type", kinds[0]).removesuffix("Fast").removesuffix("Pil")
     if kind not in kinds:
         raise settings.wrong("image_processor_type", " or ".join(kinds))
     pictures = Pictures.read(settings, kind)
     _check_sizes(pictures, settings, sight)
     _check_rows(stated, sight)
-    named = _read(repository, "tokenizer_config.json").get("image_token", stated.text("image_token", "<image>"))
+    token = stated.text("image_token", "<image>")
+    named = read_settings(repository, "tokenizer_config.json").get("image_token", token)
     return LlavaProcessor(pictures, sight, *_image_token(named, config, tokenizer))
-
-
-def _read(repository: Repository, name: str, carried: object = None) -> Settings:
-    """`carried` is what a weight file says in place of this one."""
-    where, known = f"{repository.origin}, {name}", carried if isinstance(carried, Mapping) else {}
-    return Settings(read_json(repository.path(name)) if name in repository.files() else known, where)
 
 
 def _check_sizes(pictures: Pictures, settings: Settings, sight: Sight) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bestiary.config import Config
 from bestiary.errors import ConfigError, shown
+from bestiary.media.settings import Settings
 from bestiary_llava.anyres import Anyres
 
 # What LlavaConfig and LlavaNextConfig take for granted: CLIP L/14 for pictures of 336 pixels.
@@ -23,6 +24,8 @@ _PATCHES = {"clip_vision_model": 32, "siglip_vision_model": 16}
 """The patch sizes that the classes of the towers take for granted."""
 _PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 _MOST_TILES = 256
+LARGEST = 1 << 14
+"""Pixels of a side; no tower sees more at once."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,16 @@ def read_sight(config: Config, *, any_resolution: bool = False) -> Sight:
             f"The vision tower is {shown(kind)}; those that are known are {', '.join(sorted(_PATCHES))}.",
             where=vision.origin,
         )
-    image_size = _whole(vision.get("image_size", 224), "image_size", 1, 1 << 14, vision.origin)
-    patch_size = _whole(vision.get("patch_size", _PATCHES[kind]), "patch_size", 1, 1 << 14, vision.origin)
-    count = _whole(vision.get("num_hidden_layers", 12), "num_hidden_layers", 1, 4096, vision.origin)
+    settings = Settings(vision, vision.origin)
+    image_size = settings.whole("image_size", 224, 1, LARGEST)
+    patch_size = settings.whole("patch_size", _PATCHES[kind], 1, LARGEST)
+    count = settings.whole("num_hidden_layers", 12, 1, 4096)
     side = image_size // patch_size
     if side == 0:
         raise ConfigError(f"A patch of {patch_size} pixels is larger than its picture.", where=vision.origin)
     strategy = config.get("vision_feature_select_strategy", "default")
     if strategy not in ("default", "full"):
-        what = f'"vision_feature_select_strategy" is {shown(strategy)}; "default" or "full" is due.'
-        raise ConfigError(what, where=config.origin)
+        raise Settings(config, config.origin).wrong("vision_feature_select_strategy", '"default" or "full"')
     skip = int(strategy == "default")
     rows = side**2 + (kind == "clip_vision_model") - skip
     return Sight(
@@ -83,10 +86,10 @@ def _layers(config: Config, count: int) -> tuple[int, ...]:
     """`vision_feature_layer`, a number or a list of them, each as one from 0 to `count`."""
     stated = config.get("vision_feature_layer", -2)
     layers = stated if isinstance(stated, list | tuple) else [stated]
-    if not 0 < len(layers) <= count + 1:
-        raise ConfigError('"vision_feature_layer" must name the states of one layer or more.', where=config.origin)
-    places = [_whole(layer, "vision_feature_layer", -count - 1, count, config.origin) for layer in layers]
-    return tuple(place % (count + 1) for place in places)
+    if not 0 < len(layers) <= count + 1 or not all(type(it) is int and -count - 1 <= it <= count for it in layers):
+        due = f"a whole number from {-count - 1} to {count}, or a list of them,"
+        raise Settings(config, config.origin).wrong("vision_feature_layer", due)
+    return tuple(layer % (count + 1) for layer in layers)
 
 
 def _anyres(config: Config, tile: int, side: int, rows: int) -> Anyres:
@@ -100,21 +103,18 @@ def _anyres(config: Config, tile: int, side: int, rows: int) -> Anyres:
     return Anyres(tile, side, pinpoints(stated, tile, config.origin))
 
 
-def pinpoints(stated: Any, tile: int, where: object) -> tuple[tuple[int, int], ...]:
+def pinpoints(stated: Any, tile: int, where: str) -> tuple[tuple[int, int], ...]:
     """`image_grid_pinpoints`, checked: heights and widths of whole tiles."""
-    fix = f'"image_grid_pinpoints" is a list of [height, width], each a multiple of {tile}'
-    if not isinstance(stated, list | tuple) or not 0 < len(stated) <= 1024:
-        raise ConfigError(f'"image_grid_pinpoints" is {shown(stated)}.', where=where, fix=fix)
-    for pair in stated:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise ConfigError(f'"image_grid_pinpoints" has {shown(pair)}.', where=where, fix=fix)
-        height, width = (_whole(edge, "image_grid_pinpoints", tile, _MOST_TILES * tile, where) for edge in pair)
-        if height % tile or width % tile or height * width > _MOST_TILES * tile**2:
-            raise ConfigError(f'"image_grid_pinpoints" has {shown(list(pair))}.', where=where, fix=fix)
-    return tuple((height, width) for height, width in stated)
+    pairs = stated if isinstance(stated, list | tuple) else ()
+    if not 0 < len(pairs) <= 1024 or not all(_fills(pair, tile) for pair in pairs):
+        due = f"a list of [height, width], each a multiple of {tile} and {_MOST_TILES} tiles at most together,"
+        raise Settings({"image_grid_pinpoints": stated}, where).wrong("image_grid_pinpoints", due)
+    return tuple((height, width) for height, width in pairs)
 
 
-def _whole(value: Any, key: str, least: int, most: int, where: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f'"{key}" is {shown(value)}; a whole number from {least} to {most} is due.', where=where)
-    return value
+def _fills(pair: Any, tile: int) -> bool:
+    """Whether these are a height and a width that tiles fill."""
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        return False
+    whole = all(type(edge) is int and edge > 0 and edge % tile == 0 for edge in pair)
+    return whole and pair[0] * pair[1] <= _MOST_TILES * tile**2

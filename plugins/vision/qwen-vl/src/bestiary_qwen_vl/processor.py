@@ -34,8 +34,7 @@ def qwen2_5_vl(config: Config, repository: Repository, tokenizer: Tokenizer) -> 
 
 
 def _build(tower: Shape, config: Config, repository: Repository, tokenizer: Tokenizer) -> QwenProcessor:
-    carried = config.get("preprocessor_config")
-    image, video = image_settings(repository, carried), video_settings(repository, carried)
+    image, video = image_settings(repository, config), video_settings(repository, config)
     for settings in (image, video.picture):
         ours, theirs = ((each.patch, each.moments, each.merge) for each in (settings, tower))
         if ours != theirs:

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bestiary.config import Config
-from bestiary.errors import ConfigError, shown
-from bestiary_qwen_vl.checking import number, whole
+from bestiary.errors import ConfigError
+from bestiary.media.settings import Settings
 
 _LARGEST = 1 << 20
-_COMMON = {
-    "depth": 32,
-    "num_heads": 16,
-    "in_channels": 3,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-}
-_QWEN2 = {**_COMMON, "embed_dim": 1280, "hidden_size": 3584, "hidden_act": "quick_gelu", "mlp_ratio": 4}
-_QWEN2_5 = {
-    **_COMMON,
-    "hidden_size": 3584,
-    "hidden_act": "silu",
-    "intermediate_size": 3420,
-    "out_hidden_size": 3584,
-    "tokens_per_second": 4,
-    "window_size": 112,
-    "fullatt_block_indexes": (7, 15, 23, 31),
-}
 
 
 @dataclass(frozen=True)
@@ -65,51 +46,49 @@ class Shape:
 
 def qwen2_vl(config: Config) -> Shape:
     """Of Qwen2-VL, whose `hidden_size` is that of the language model.  Raises ConfigError."""
-    c = config.part("vision_config", _QWEN2)
-    dim = whole(c, "embed_dim", 1, _LARGEST, c.origin)
-    hidden = int(dim * number(c, "mlp_ratio", 1e-3, 1e3, c.origin))
-    return _checked(config, _shape(c, dim, hidden, whole(c, "hidden_size", 1, _LARGEST, c.origin)))
+    c = _vision(config)
+    dim = c.whole("embed_dim", 1280, 1, _LARGEST)
+    hidden = int(dim * c.number("mlp_ratio", 4, 1e-3, 1e3))
+    return _checked(config, _shape(c, dim, hidden, "quick_gelu", c.whole("hidden_size", 3584, 1, _LARGEST)))
 
 
 def qwen2_5_vl(config: Config) -> Shape:
     """Of Qwen2.5-VL.  Raises ConfigError."""
-    c = config.part("vision_config", _QWEN2_5)
-    dim, hidden, out = (
-        whole(c, key, 1, _LARGEST, c.origin) for key in ("hidden_size", "intermediate_size", "out_hidden_size")
-    )
-    made = _shape(c, dim, hidden, out)
-    full = c.fullatt_block_indexes
+    c = _vision(config)
+    dim = c.whole("hidden_size", 3584, 1, _LARGEST)
+    hidden = c.whole("intermediate_size", 3420, 1, _LARGEST)
+    made = _shape(c, dim, hidden, "silu", c.whole("out_hidden_size", 3584, 1, _LARGEST))
+    full = c.get("fullatt_block_indexes", (7, 15, 23, 31))
     if not isinstance(full, list | tuple) or not all(type(index) is int for index in full):
-        what = f'"fullatt_block_indexes" is {shown(full)}; a list of whole numbers is due.'
-        raise ConfigError(what, where=c.origin)
-    window = whole(c, "window_size", 1, _LARGEST, c.origin) // made.merge // made.patch
-    if window < 1:
-        raise ConfigError('"window_size" is smaller than what becomes one row.', where=c.origin)
-    per_second = whole(c, "tokens_per_second", 1, 1000, c.origin)
-    stated = {"window": window, "full": frozenset(full), "tokens_per_second": per_second}
-    return _checked(config, Shape(**{**vars(made), **stated}))
+        raise c.wrong("fullatt_block_indexes", "a list of whole numbers")
+    row = made.merge * made.patch
+    window = c.whole("window_size", 112, row, _LARGEST) // row
+    per_second = c.whole("tokens_per_second", 4, 1, 1000)
+    return _checked(config, replace(made, window=window, full=frozenset(full), tokens_per_second=per_second))
 
 
-def _shape(c: Config, dim: int, hidden: int, out: int) -> Shape:
-    where = c.origin
-    rope = c.get("rope_parameters") or {}
-    if not isinstance(rope, dict) or rope.get("rope_type", "axial") != "axial":
-        raise ConfigError(f'"rope_parameters" is {shown(rope)}; the rope_type "axial" is due.', where=where)
-    act = c.hidden_act
-    if not isinstance(act, str):
-        raise ConfigError(f'"hidden_act" is {shown(act)}; a name is due.', where=where)
+def _vision(config: Config) -> Settings:
+    part = config.part("vision_config")
+    return Settings(part, part.origin)
+
+
+def _shape(c: Settings, dim: int, hidden: int, act: str, out: int) -> Shape:
+    """`act` is what the class takes for granted."""
+    rope = c.part("rope_parameters") or Settings({}, c.where)
+    if rope.text("rope_type", "axial") != "axial":
+        raise rope.wrong("rope_type", '"axial"')
     return Shape(
-        whole(c, "depth", 0, 1024, where),
+        c.whole("depth", 32, 0, 1024),
         dim,
-        whole(c, "num_heads", 1, 1024, where),
+        c.whole("num_heads", 16, 1, 1024),
         hidden,
-        act,
+        c.text("hidden_act", act),
         out,
-        whole(c, "in_channels", 3, 3, where),
-        whole(c, "patch_size", 1, 256, where),
-        whole(c, "temporal_patch_size", 1, 64, where),
-        whole(c, "spatial_merge_size", 1, 64, where),
-        number({"rope_theta": 10000.0, **rope}, "rope_theta", 1, 1e18, where),
+        c.whole("in_channels", 3, 3, 3),
+        c.whole("patch_size", 14, 1, 256),
+        c.whole("temporal_patch_size", 2, 1, 64),
+        c.whole("spatial_merge_size", 2, 1, 64),
+        rope.number("rope_theta", 10000.0, 1, 1e18),
     )
 
 
