@@ -24,6 +24,8 @@ DISTRIBUTIONS = {
     "bestiary-qwen": "plugins/text/qwen",
     "bestiary-gemma": "plugins/text/gemma",
     "bestiary-demo": "plugins/text/demo",
+    "bestiary-siglip": "plugins/vision/siglip",
+    "bestiary-idefics": "plugins/vision/idefics",
 }
 NOT_WANTED = (
     "transformers",
@@ -227,3 +229,18 @@ def test_the_tutorial_passes_its_own_tests(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_a_picture_for_a_model_without_eyes_is_refused(fresh: Environment, shared_data: Path) -> None:
+    """Without the library that would open it."""
+    folder = shared_data / "weights/stories260K/hf"
+    shown = fresh.run("bestiary", "run", str(folder), "Once", "--raw", "--image", "absent.png", code=1)
+    assert "takes no images, only text" in shown
+
+
+def test_a_family_that_sees_brings_what_it_needs(fresh: Environment, wheels: dict[str, Path]) -> None:
+    fresh.pip("--find-links", str(wheels["bestiary-idefics"].parent), "bestiary-idefics")
+    listed = {item["name"].lower() for item in json.loads(fresh.run("python", "-m", "pip", "list", "--format=json"))}
+    assert {"pillow", "bestiary-siglip", "bestiary-llama"} <= listed and "torchvision" not in listed
+    assert "idefics  (bestiary-idefics 0.1.0" in fresh.run("bestiary", "plugins")
+    fresh.run("python", "-c", "import bestiary_idefics.processor, bestiary_idefics.model, bestiary.media.opening")
