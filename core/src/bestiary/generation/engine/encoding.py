@@ -77,7 +77,8 @@ class EncodedMedia:
                     f"The encoder made {len(made)} rows of a medium for which {medium.rows} tokens stand.",
                     fix="tell the author of the model's plugin",
                 )
-        return rows
+        # A part of something larger would keep all of that.
+        return [made if made.untyped_storage().nbytes() == made.nbytes else made.clone() for made in rows]
 
 
 def encode(encoder: MediaEncoder | nn.Module, media: Many[Mapping[str, torch.Tensor]]) -> Many[torch.Tensor]:
