@@ -47,6 +47,7 @@ def bestiary_pipelines() -> Sequence[PipelineType]:
     options = (
         *("tok_model_id", "tokenizer_json", "draft", "draft_tokens", "adapters", "xlora", "xlora_order", "anymoe"),
         *("cache_memory", "cache_type", "block_size", "max_requests", "max_waiting", "compile", "replay"),
+        "media_limits",
     )
     # A model that sees answers in text, too: its processor makes the difference.
     return [PipelineType(task, "bestiary.pipelines.text:TextPipeline", options) for task in ("text", "vision")]

@@ -37,6 +37,9 @@ def run(
     video: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="An animated picture to ask about as a video.")
     ] = None,
+    max_edge: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Pictures with a longer side are made smaller first.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
@@ -73,6 +76,7 @@ def run(
     """Answer a prompt, or hold a conversation.  Ctrl-C stops an answer, not the conversation."""
     import bestiary
     from bestiary.generation.sampling import Sampling, merged
+    from bestiary.media.limits import MediaLimits
 
     given = {
         "max_tokens": max_tokens,
@@ -86,6 +90,8 @@ def run(
     sampling = {name: value for name, value in given.items() if value is not None}
     merged(Sampling(), sampling)  # what is out of bounds is told before a model is loaded
     own: dict[str, Any] = {"draft": draft} if draft else {}
+    if max_edge is not None:
+        own["media_limits"] = MediaLimits(max_edge=max_edge)
     if cache_type != "auto":
         own["cache_type"] = cache_type
     if tok_model_id:

@@ -73,6 +73,7 @@ class TextPipeline:
         self.sampling = defaults_from(recommended)
         loaded = pull(encode=self.tokenizer.encode)
         options = TextOptions(**loaded.options)
+        self._media_limits = options.media_limits
         self.dtype, self.device, self._wished = loaded.dtype, loaded.device, loaded.wished
         if not isinstance(loaded.model, CausalLM):
             raise InvalidPlugin(
@@ -297,7 +298,7 @@ class TextPipeline:
         """What reads the pictures of prompts, and which kinds of media the model takes."""
         from bestiary.media.reader import MediaReader
 
-        return MediaReader(self._processor)
+        return MediaReader(self._processor, self._media_limits)
 
     def _start(
         self,

@@ -10,6 +10,7 @@ from bestiary.adapters.anymoe_config import AnyMoeConfig
 from bestiary.amount import as_bytes
 from bestiary.errors import OptionError, shown
 from bestiary.generation.engine.cache_types import check_cache_type
+from bestiary.media.limits import MediaLimits
 
 OWN = "default"
 """The alias of the adapter whose id was loaded; requests that name none have it."""
@@ -49,6 +50,8 @@ class TextOptions:
     """Requests that run at once; the others wait."""
     max_waiting: int = 1024
     """Requests that may wait; more are refused with Overloaded."""
+    media_limits: MediaLimits | None = None
+    """How large pictures and videos of requests may be, how many, and where they may come from."""
     compile: bool = False
     """Whether torch.compile compiles the layers, at the first requests."""
     replay: bool = True
@@ -74,6 +77,10 @@ class TextOptions:
             raise OptionError("adapters is a mapping of aliases to ids or folders.")
         if self.anymoe is not None and not isinstance(self.anymoe, AnyMoeConfig):
             raise OptionError(f"anymoe is {shown(self.anymoe)}; an AnyMoeConfig is due.")
+        if self.media_limits is not None and not isinstance(self.media_limits, MediaLimits):
+            raise OptionError(
+                f"media_limits is {shown(self.media_limits)}; a bestiary.media.limits.MediaLimits is due."
+            )
         if sum(option is not None for option in (self.xlora, self.anymoe, named)) > 1:
             raise OptionError("adapters, xlora and anymoe do not go together.", fix="choose one of them")
 

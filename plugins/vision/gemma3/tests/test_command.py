@@ -9,6 +9,9 @@ import pytest
 from gemma3_processor import save_processor
 from PIL import Image
 
+import bestiary
+from bestiary.errors import MediaError, OptionError
+from bestiary.media.limits import MediaLimits
 from bestiary.testing.reference import make_reference
 from bestiary_gemma3.tiny import GEMMA3
 
@@ -64,3 +67,18 @@ def test_a_model_without_eyes(folder: Path) -> None:
     command = [sys.executable, "-m", "bestiary", "run", "demo", "--image", str(folder / "a.png"), "What is it?"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "takes no images" in done.stderr
+
+
+def test_limits_can_be_set(folder: Path) -> None:
+    picture = str(folder / "a.png")
+    assert "max_edge" in run(folder, "--max-edge", "0", "--image", picture, "What is it?").stderr
+    assert run(folder, "--max-edge", "16", "--image", picture, "What is it?").returncode == 0
+    parts = [{"type": "image", "image": picture}] * 2
+    limits = MediaLimits(count=1, local=False)
+    with bestiary.load(str(folder), media_limits=limits, cache_tokens=2048, progress=False) as pipe:
+        with pytest.raises(MediaError, match="1 are allowed"):
+            pipe.chat([{"role": "user", "content": parts}])
+        with pytest.raises(MediaError, match="not opened here"):
+            pipe.chat([{"role": "user", "content": parts[:1]}])
+    with pytest.raises(OptionError, match="MediaLimits is due"):
+        bestiary.load(str(folder), media_limits={"count": 1}, progress=False)
