@@ -6,7 +6,6 @@ What only chats and grammars need is imported with the first of them: loading a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
@@ -30,6 +29,7 @@ from bestiary.generation.template import ChatTemplate
 from bestiary.identified import Identified
 from bestiary.loading import LoadedModel, generation_config, repack
 from bestiary.nn import CausalLM, LanguageModel
+from bestiary.pipelines.text_async import in_thread, whole
 from bestiary.pipelines.text_engine import compile_blocks, make_engine
 from bestiary.pipelines.text_options import OWN, TextOptions
 from bestiary.pipelines.text_tokens import Spoken, spoken
@@ -165,21 +165,21 @@ class TextPipeline:
     async def agenerate(self, prompt: Prompt, **options: Any) -> Completion:
         """`generate` without blocking the event loop."""
         stream = await asyncio.to_thread(self.stream, prompt, **options)
-        return await _whole(stream, lambda: collect(stream))
+        return await whole(stream, lambda: collect(stream))
 
     async def achat(self, messages: str | Sequence[Message], **options: Any) -> Completion:
         """`chat` without blocking the event loop."""
         stream = await asyncio.to_thread(self.stream_chat, messages, **options)
-        return await _whole(stream, stream.completion)
+        return await whole(stream, stream.completion)
 
     async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Chunk]:
         """`stream` without blocking the event loop."""
-        async for chunk in _in_thread(await asyncio.to_thread(self.stream, prompt, **options)):
+        async for chunk in in_thread(await asyncio.to_thread(self.stream, prompt, **options)):
             yield chunk
 
     async def astream_chat(self, messages: str | Sequence[Message], **options: Any) -> AsyncIterator[Chunk]:
         """`stream_chat` without blocking the event loop."""
-        async for chunk in _in_thread(await asyncio.to_thread(self.stream_chat, messages, **options)):
+        async for chunk in in_thread(await asyncio.to_thread(self.stream_chat, messages, **options)):
             yield chunk
 
     # Tokens
@@ -384,19 +384,3 @@ class TextPipeline:
             if token is not None:
                 ends.add(token)
         return frozenset(ends)
-
-
-async def _whole(stream: Stream | ChatStream, finish: Callable[[], Completion]) -> Completion:
-    """A whole answer, made in a worker thread; the request ends where nobody waits for it any more."""
-    with contextlib.closing(stream):
-        return await asyncio.to_thread(finish)
-
-
-async def _in_thread(chunks: Stream | ChatStream) -> AsyncIterator[Chunk]:
-    """Each step in a worker thread; leaving the loop early closes the stream."""
-    with contextlib.closing(chunks):
-        while True:
-            chunk = await asyncio.to_thread(next, chunks, None)
-            if chunk is None:
-                return
-            yield chunk
