@@ -73,7 +73,8 @@ class ModelRunner:
 def flat(works: Many[Work], cache: PagedCache, media: EncodedMedia | None = None) -> tuple[torch.Tensor, Batch]:
     """The tokens [T] of a step, and their batch; logits are wanted where each sequence says.
 
-    `media` has the rows of pictures in place of those of their tokens; a model that drafts does without.
+    `media` has the rows of pictures in place of those of their tokens; a model that drafts does without, and takes
+    tokens in their order.
     """
     tokens: list[int] = []
     seen: list[tuple[MediaPrompt, int, int, int]] = []
@@ -82,7 +83,7 @@ def flat(works: Many[Work], cache: PagedCache, media: EncodedMedia | None = None
     outputs: list[int] = []
     for work in works:
         wanted = work.outputs
-        if work.sequence.media is not None:
+        if media is not None and work.sequence.media is not None:
             seen.append((work.sequence.media, work.start, work.end, len(tokens)))
         outputs += range(len(tokens) + wanted.start - work.start, len(tokens) + work.count)
         tokens += work.sequence.tokens[work.start : work.end]
@@ -94,7 +95,7 @@ def flat(works: Many[Work], cache: PagedCache, media: EncodedMedia | None = None
         torch.tensor(lengths, device=device),
         cache.states(works),
         torch.tensor(outputs, dtype=torch.long, device=device),
-        media.features(seen) if media is not None and seen else None,
+        media.features(seen) if media is not None else None,
     )
     return torch.tensor(tokens, device=device), batch
 
