@@ -109,6 +109,11 @@ class AnyMoeModel(nn.Module):
         return self.base.vocab_size
 
     @property
+    def media(self) -> nn.Module | None:
+        """The eyes of the model inside."""
+        return getattr(self.base, "media", None)
+
+    @property
     def gates(self) -> dict[int, Gate]:
         """By the number of the layer."""
         return {layer: block.gate for layer, block in self.blocks.items()}

@@ -54,6 +54,11 @@ class XLoraModel(nn.Module):
     def vocab_size(self) -> int:
         return self.base.vocab_size
 
+    @property
+    def media(self) -> nn.Module | None:
+        """The eyes of the model inside."""
+        return getattr(self.base, "media", None)
+
     def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         """tokens [T] -> the states [T, D] of the second pass before the head."""
         half = len(batch.layers) // 2

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bestiary.adapters.anymoe import AnyMoeModel, Means
 from bestiary.errors import GenerationError
 from bestiary.generation.completion import collect
 from bestiary.generation.engine.encoding import EncodedMedia
@@ -129,3 +130,11 @@ def test_an_encoder_that_makes_other_rows_fails_its_request(seeing: Callable[[],
         collect(engine.stream(tokens, Sampling(max_tokens=2), media=media))
     tokens, media = prompt(12, 3, picture(0))
     assert len(collect(engine.stream(tokens, Sampling(max_tokens=2), media=media)).tokens) == 2
+
+
+def test_a_mixture_sees_with_the_eyes_of_its_model(seeing: Callable[[], Any], engine_over: Make) -> None:
+    model = seeing()
+    tokens, media = prompt(12, 3, picture(0))
+    expected = collect(engine_over(model).stream(tokens, Sampling(max_tokens=4), media=media)).tokens
+    mixture = AnyMoeModel(model, {}, Means())
+    assert collect(engine_over(mixture).stream(tokens, Sampling(max_tokens=4), media=media)).tokens == expected
