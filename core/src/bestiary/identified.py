@@ -88,7 +88,7 @@ def _with_its_files(
     """The repository as an architecture sees it that needs other weight files than the loader takes by itself."""
     known = (architecture.name, *architecture.aliases)
     names = next((evidence.weights[name] for name in known if name in evidence.weights), None)
-    loader = best_loader(repository, registry)
+    loader = None if names is None else best_loader(repository, registry)
     if names is None or loader is None:
         return repository
     whole = repository.whole if isinstance(repository, Chosen) else repository

@@ -15,6 +15,7 @@ from bestiary.generation.template import ChatTemplate
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames, Positions
+from bestiary.media.prompt import Placed
 from bestiary.media.reader import MediaReader
 
 LISTS = (
@@ -39,7 +40,7 @@ class Eyes:
             raise MediaError("They do not go together.")
         return text.replace("<image>", "<image><image>")
 
-    def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> Positions | None:
+    def positions(self, length: int, placed: Sequence[Placed]) -> Positions | None:
         return None
 
 

@@ -24,6 +24,8 @@ FORMS: list[tuple[dict[str, Any], str, Any]] = [
     ),
     ({"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}, "image", "https://a/b.png"),
     ({"type": "video", "video": ["a.png", "b.png"]}, "video", ["a.png", "b.png"]),
+    ({"type": "video", "video": ["a.png"], "fps": 2.0}, "video", {"frames": ["a.png"], "fps": 2.0}),
+    ({"type": "video", "frames": ["a.png"], "fps": 2.0}, "video", {"frames": ["a.png"], "fps": 2.0}),
     ({"type": "video_url", "video_url": {"url": "a.gif"}}, "video", "a.gif"),
     ({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}, "audio", "data:wav;base64,AA=="),
 ]

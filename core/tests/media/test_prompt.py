@@ -13,7 +13,7 @@ from bestiary.generation.engine.scheduler import Group, Limits, Scheduler
 from bestiary.generation.engine.sequence import Sequence as Tokens
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames, Positions
-from bestiary.media.prompt import MediaPrompt, place_media
+from bestiary.media.prompt import MediaPrompt, Placed, place_media
 
 IMAGE, VIDEO = 7, 8
 
@@ -31,7 +31,7 @@ class Eyes:
     def expand(self, text: str, media: Sequence[Prepared]) -> str:
         raise NotImplementedError
 
-    def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> Positions | None:
+    def positions(self, length: int, placed: Sequence[Placed]) -> Positions | None:
         return None
 
 

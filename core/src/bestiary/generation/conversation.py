@@ -108,6 +108,8 @@ class Conversations:
         self._encoder, self._ends, self._media = encoder, end_tokens, media
         self._named, self._registry = tool_format, registry
         self._readers: dict[tuple[str, str | None], AnswerReader] = {}
+        self._shows_texts: set[bool] = set()
+        """Whether with tools or without, or both, the template was seen to show a text that is no list of parts."""
 
     def request(self, messages: Any, options: Mapping[str, Any]) -> ChatRequest:
         """All that an answer to messages needs.
@@ -152,14 +154,17 @@ class Conversations:
         """The messages with texts as lists of one part, where the template shows a text there alone."""
         if isinstance(chat, str):
             chat = [{"role": "user", "content": chat}]
-        texts = texts_of(chat)
-        if not texts:
+        texts, with_tools = texts_of(chat), "tools" in arguments
+        if not texts or with_tools in self._shows_texts:
             return chat
         try:
             made = self._encoder.render(chat, **arguments)
         except TemplateError:  # it takes the letters of a text for parts
             made = ""
-        return chat if any(text in made for text in texts) else as_parts(chat)
+        if not any(text in made for text in texts):
+            return as_parts(chat)
+        self._shows_texts.add(with_tools)
+        return chat
 
     def _read(self, sources: Sequence[Source]) -> list[Prepared]:
         if not sources:

@@ -1,14 +1,19 @@
 """The logits of a whole sequence in one pass."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from bestiary.generation.cache import SequenceCache, make_batch
 from bestiary.generation.engine.encoding import EncodedMedia
-from bestiary.media.prompt import MediaPrompt
 from bestiary.nn import LanguageModel
+
+if TYPE_CHECKING:
+    from bestiary.media.prompt import MediaPrompt
 
 
 @torch.no_grad()

@@ -63,6 +63,8 @@ def _taken(part: Any, where: str, found: list[Source]) -> Any:
         raise RequestError(
             f"The part {shown(dict(part))} has no {kind}.", where=where, fix=f'give {{"type": "{kind}", "{kind}": ...}}'
         )
+    if kind == "video" and part.get("fps") is not None and not isinstance(source, Mapping):
+        source = {"frames": source, "fps": part["fps"]}
     found.append((kind, source))
     return {"type": kind}
 

@@ -19,6 +19,8 @@ from bestiary.media.prepared import Prepared
 if TYPE_CHECKING:
     from PIL.Image import Image  # which a model without eyes does without
 
+    from bestiary.media.prompt import Placed
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -64,5 +66,5 @@ class Processor(Protocol):
         placeholder of a kind stands for the n-th medium of that kind.
         """
 
-    def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> Positions | None:
-        """Of the tokens [T] int64 of a whole prompt; None: they stand in their order."""
+    def positions(self, length: int, placed: Sequence[Placed]) -> Positions | None:
+        """Of all tokens of a prompt of this length, with its media; None: they stand in their order."""

@@ -81,7 +81,7 @@ def place_media(tokens: Sequence[int], media: Sequence[Prepared], processor: Pro
                 fix="leave the placeholders of media to the chat template, or give one for each",
             )
     runs = _runs(np.concatenate([each.places for each in placed])) if processor.whole and placed else ()
-    return MediaPrompt(tuple(placed), runs, processor.positions(numbers, media) if media else None)
+    return MediaPrompt(tuple(placed), runs, processor.positions(len(numbers), placed) if placed else None)
 
 
 def _runs(places: np.ndarray) -> tuple[tuple[int, int], ...]:

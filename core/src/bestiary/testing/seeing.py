@@ -67,7 +67,8 @@ class Opened:
     def tokens(self, text: str, pictures: Sequence[Image.Image]) -> list[int]:
         """What the engine is given for a prompt."""
         pipe = self.pipe
-        return pipe._encode(text, pipe._media_of({"images": list(pictures)}))  # type: ignore[no-any-return]
+        tokens: list[int] = pipe._encode(text, pipe._media_of({"images": list(pictures)}))
+        return tokens
 
     def answer(self, text: str, pictures: Sequence[Image.Image], count: int = 8) -> list[int]:
         """Greedy tokens."""

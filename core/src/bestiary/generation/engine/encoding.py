@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Many
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 from bestiary.errors import GenerationError
-from bestiary.media.prepared import Prepared
-from bestiary.media.prompt import MediaPrompt
 from bestiary.nn import Features, MediaEncoder
+
+if TYPE_CHECKING:
+    from bestiary.media.prepared import Prepared
+    from bestiary.media.prompt import MediaPrompt
 
 KEPT = 1 << 29
 """Bytes of rows that are kept, the last used ones; those of a step are there in any case."""
@@ -83,4 +86,4 @@ class EncodedMedia:
 
 def encode(encoder: MediaEncoder | nn.Module, media: Many[Mapping[str, torch.Tensor]]) -> Many[torch.Tensor]:
     """`MediaEncoder.encode`, of a module that is one."""
-    return encoder.encode(media)  # type: ignore[operator]
+    return cast("MediaEncoder", encoder).encode(media)

@@ -12,6 +12,7 @@ from bestiary.generation.tokenizer import Tokenizer
 from bestiary.media.images import normalised, resize
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames
+from bestiary.media.prompt import Placed
 from bestiary.protocols import Repository
 from bestiary_gemma3.model import tokens_of
 from bestiary_gemma3.settings import Settings, picture_settings
@@ -82,7 +83,7 @@ class Gemma3Processor:
             pieces += [self._written(medium.facts["crops"]), part]
         return "".join(pieces)
 
-    def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> None:
+    def positions(self, length: int, placed: Sequence[Placed]) -> None:
         return None
 
     def _written(self, crops: int) -> str:

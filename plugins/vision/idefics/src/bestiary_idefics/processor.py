@@ -15,6 +15,7 @@ from bestiary.generation.tokenizer import Tokenizer
 from bestiary.media.images import normalised
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames, Positions
+from bestiary.media.prompt import Placed
 from bestiary.protocols import Repository
 from bestiary_idefics.geometry import tile_rows
 from bestiary_idefics.settings import MARKS, Pixels, ProcessorSettings, processor_settings
@@ -98,7 +99,7 @@ class IdeficsProcessor:
         texts = iter(medium.facts["text"] for medium in media)
         return self._pattern.sub(lambda _: next(texts), text)
 
-    def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> Positions | None:
+    def positions(self, length: int, placed: Sequence[Placed]) -> Positions | None:
         return None
 
     def _prepare_video(self, media: Frames) -> Prepared:

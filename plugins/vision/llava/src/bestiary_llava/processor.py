@@ -12,6 +12,7 @@ from bestiary.errors import ConfigError, MediaError, shown
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames, Positions
+from bestiary.media.prompt import Placed
 from bestiary.media.settings import Settings, media_settings, read_settings
 from bestiary.protocols import Repository
 from bestiary_llava.pictures import Pictures
@@ -156,5 +157,5 @@ class LlavaProcessor:
         parts = [self._row * medium.rows + part for medium, part in zip(media, rest, strict=True)]
         return first + "".join(parts)
 
-    def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> Positions | None:
+    def positions(self, length: int, placed: Sequence[Placed]) -> Positions | None:
         return None

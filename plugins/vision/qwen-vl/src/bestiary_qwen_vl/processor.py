@@ -13,6 +13,7 @@ from bestiary.errors import ConfigError, MediaError, TokenizerError
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.media.prepared import Prepared
 from bestiary.media.processor import Frames, Positions
+from bestiary.media.prompt import Placed
 from bestiary.protocols import Repository
 from bestiary_qwen_vl import positions, shape
 from bestiary_qwen_vl.grid import Grid
@@ -107,17 +108,13 @@ class QwenProcessor:
             part * left[kinds[part]].pop().rows if part in kinds else part for part in parts if part is not None
         )
 
-    def positions(self, tokens: np.ndarray, media: Sequence[Prepared]) -> Positions | None:
-        places = {kind: np.flatnonzero(tokens == token) for kind, token in self.tokens.items()}
-        used = dict.fromkeys(places, 0)
+    def positions(self, length: int, placed: Sequence[Placed]) -> Positions | None:
         stretches = []
-        for medium in media:
-            start = used[medium.kind]
-            used[medium.kind] = start + medium.rows
+        for medium, places in ((each.medium, each.places) for each in placed):
             grid: Grid = medium.facts["grid"]
             merged = Grid(grid.time, grid.height // self.image.merge, grid.width // self.image.merge)
-            stretches.append((places[medium.kind][start : start + medium.rows], merged, self._interval(medium)))
-        return positions.place(len(tokens), stretches)
+            stretches.append((places, merged, self._interval(medium)))
+        return positions.place(length, stretches)
 
     def _interval(self, medium: Prepared) -> float:
         """Positions between two moments."""
