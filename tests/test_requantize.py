@@ -1,7 +1,6 @@
 """Packing the weights of a model that runs."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from gguf import GGMLQuantizationType as Type
 import bestiary
 from bestiary.errors import OptionError
 from bestiary.generation.engine.events import Ended
+from bestiary.testing.settled import settled
 from bestiary_quant.calibration.collector import Collector
 from bestiary_quant.making.pack import pack
 
@@ -35,16 +35,6 @@ def test_a_model_packed_anew_is_the_one_that_is_loaded_so() -> None:
 
 LONG = "Once there was a model, and it was asked the same thing twice. " * 4
 GREEDY = {"max_tokens": 40, "ignore_eos": True, "temperature": 0, "logprobs": 1}
-
-
-def settled(pipe: Any) -> Any:
-    """The statistics, once the engine's thread has noted the end of everything."""
-    for _ in range(500):
-        found = pipe.statistics()
-        if not (found.waiting or found.running or found.blocks_used):
-            return found
-        time.sleep(0.01)
-    raise AssertionError(found)
 
 
 def test_what_other_weights_computed_is_no_beginning_of_what_is_asked_now() -> None:

@@ -1,6 +1,5 @@
 """A tiny Llama with random weights, and engines over it."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,6 @@ from tokenizers import decoders, models, pre_tokenizers
 from bestiary.config import normalise
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.scheduler import Limits
-from bestiary.generation.engine.statistics import Statistics
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.nn import LanguageModel
 from bestiary.testing.numbers import Numbers
@@ -86,18 +84,3 @@ def engine_over() -> Iterator[Callable[..., Engine]]:
     yield make
     for engine in made:
         engine.close()
-
-
-@pytest.fixture
-def settled() -> Callable[[Engine], Statistics]:
-    """Waits until the loop has put everything away, which it does after it gave the last answer out."""
-
-    def wait(engine: Engine) -> Statistics:
-        for _ in range(2000):
-            found = engine.statistics()
-            if not (found.waiting or found.running or found.blocks_used):
-                return found
-            time.sleep(0.005)
-        raise AssertionError(f"something is left: {engine.statistics()}")
-
-    return wait

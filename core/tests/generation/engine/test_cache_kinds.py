@@ -13,6 +13,7 @@ from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.sampling import Sampling
 from bestiary.nn import AttentionSpec, Batch, LayerSpec, RecurrentSpec, RecurrentState
 from bestiary.testing.greedy import greedy_tokens
+from bestiary.testing.settled import settled
 
 DIM, VOCABULARY = 24, 97
 Make = Callable[..., Engine]
@@ -103,9 +104,7 @@ def asked(count: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("limits", [Limits(tokens=64, sequences=8), Limits(tokens=11, sequences=3)])
-def test_answers_are_those_of_the_plain_cache(
-    engine_over: Make, kind: str, limits: Limits, settled: Callable[..., Any]
-) -> None:
+def test_answers_are_those_of_the_plain_cache(engine_over: Make, kind: str, limits: Limits) -> None:
     model = MODELS[kind]()
     engine = engine_over(model, limits=limits)
     prompts = asked(12)
@@ -119,7 +118,7 @@ def test_answers_are_those_of_the_plain_cache(
 
 
 @pytest.mark.parametrize("kind", ["recurrent", "hybrid"])
-def test_a_kept_state_saves_the_shared_prefix(engine_over: Make, kind: str, settled: Callable[..., Any]) -> None:
+def test_a_kept_state_saves_the_shared_prefix(engine_over: Make, kind: str) -> None:
     engine = engine_over(MODELS[kind]())
     prompt = [(3 * index) % 97 for index in range(70)]
     first = collect(engine.stream(prompt, Sampling(max_tokens=3)))

@@ -11,6 +11,7 @@ from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.randomness import derived
 from bestiary.generation.sampling import Sampling
+from bestiary.testing.settled import settled
 
 PROMPT = [(7 * index) % 97 for index in range(37)]
 Make = Callable[..., Engine]
@@ -36,7 +37,7 @@ def test_each_of_n_answers_is_the_one_that_its_seed_gives_alone(model: Any, engi
     assert len({answer.tokens for answer in answers}) > 1
 
 
-def test_the_prompt_of_n_answers_is_computed_once(model: Any, engine_over: Make, settled: Callable[..., Any]) -> None:
+def test_the_prompt_of_n_answers_is_computed_once(model: Any, engine_over: Make) -> None:
     engine = engine_over(model)
     ask(engine, n=6, temperature=1.0, max_tokens=2)
     totals = engine.statistics().totals
@@ -74,9 +75,7 @@ def test_streams_of_several_answers_name_each_piece(model: Any, engine_over: Mak
         assert [chunk.finish_reason for chunk in own] == [None] * 5 + ["length"]
 
 
-def test_closing_a_stream_of_several_answers_ends_them_all(
-    model: Any, engine_over: Make, settled: Callable[..., Any]
-) -> None:
+def test_closing_a_stream_of_several_answers_ends_them_all(model: Any, engine_over: Make) -> None:
     engine = engine_over(model)
     for count in (0, 1, 4):
         stream = engine.stream(PROMPT, Sampling(n=4, temperature=1.0, max_tokens=100))

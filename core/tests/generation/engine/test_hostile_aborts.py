@@ -18,6 +18,7 @@ from bestiary.generation.engine.request import Request
 from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.sampling import Sampling
 from bestiary.testing.greedy import greedy_tokens
+from bestiary.testing.settled import settled
 
 LONG = [(5 * place) % 97 for place in range(120)]
 OTHERS = [[1, 2, 3], [(7 * place) % 97 for place in range(30)]]
@@ -61,15 +62,6 @@ class Log:
     def _end(self, request: Request) -> Ended | None:
         ends = [event for event in self.events if isinstance(event, Ended) and event.request == request.id]
         return ends[0] if ends else None
-
-
-def settled(engine: Engine) -> None:
-    for _ in range(1000):
-        found = engine.statistics()
-        if not (found.waiting or found.running or found.blocks_used):
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"something is left: {engine.statistics()}")
 
 
 def beside(engine: Engine, act: Callable[[], None], model: Any) -> None:

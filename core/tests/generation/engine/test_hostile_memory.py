@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.sampling import Sampling
 from bestiary.testing.greedy import greedy_tokens
+from bestiary.testing.settled import settled
 
 Make = Callable[..., Engine]
 
@@ -21,15 +21,6 @@ Make = Callable[..., Engine]
 @pytest.fixture(scope="module")
 def model(network: Callable[..., Any]) -> Any:
     return network()
-
-
-def settled(engine: Engine) -> None:
-    for _ in range(1000):
-        found = engine.statistics()
-        if not (found.waiting or found.running or found.blocks_used):
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"something is left: {engine.statistics()}")
 
 
 @pytest.mark.parametrize("blocks", [5, 7, 12])

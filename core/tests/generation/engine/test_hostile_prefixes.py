@@ -1,7 +1,6 @@
 """Shared prefixes under attack: wrong sharing would be a wrong answer, or one tenant's look at another's prompt."""
 
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.engine.terms import Terms
 from bestiary.generation.sampling import Sampling
 from bestiary.testing.greedy import greedy_tokens
+from bestiary.testing.settled import settled
 
 BLOCK = 16
 SALTS = ("", "a", "b")
@@ -62,16 +62,6 @@ def served(engine: Engine, asked: list[Asked], at_once: int) -> tuple[list[tuple
     settled(engine)
     leave()
     return answers, [reused[number] for number in numbers]
-
-
-def settled(engine: Engine) -> None:
-    """Wait until the loop has put everything away."""
-    for _ in range(1000):
-        found = engine.statistics()
-        if not (found.waiting or found.running or found.blocks_used):
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"something is left: {engine.statistics()}")
 
 
 def common(one: list[int], other: list[int]) -> int:

@@ -5,7 +5,6 @@ sums run in another order, do not move a number over the border between two code
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,12 +25,12 @@ from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.engine.sequence import Sequence as Running
 from bestiary.generation.engine.sequence import Work
-from bestiary.generation.engine.statistics import Statistics
 from bestiary.generation.sampling import Sampling
 from bestiary.generation.speculation.drafter import NGramDrafter
 from bestiary.generation.speculation.model import ModelDrafter
 from bestiary.nn import AttentionSpec, Batch, RecurrentSpec
 from bestiary.pipelines.text_options import TextOptions
+from bestiary.testing.settled import settled
 
 Make = Callable[..., Engine]
 PACKED = ("fp8", "int8", "int4")
@@ -148,16 +147,6 @@ SITUATIONS: dict[str, dict[str, Any]] = {
     "chunks and larger blocks": {"limits": Limits(tokens=11, sequences=3), "block_size": 32},
     "few blocks": {"limits": Limits(tokens=24, sequences=9), "cache_tokens": 16 * 6},
 }
-
-
-def settled(engine: Engine) -> Statistics:
-    """What the engine tells once everything has ended, which its thread notes after the last token is out."""
-    for _ in range(1000):
-        found = engine.statistics()
-        if not (found.waiting or found.running):
-            break
-        time.sleep(0.005)
-    return found
 
 
 @pytest.mark.parametrize("kind", PACKED)

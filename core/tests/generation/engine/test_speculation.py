@@ -19,6 +19,7 @@ from bestiary.generation.speculation.drafter import NGramDrafter
 from bestiary.generation.speculation.model import HeadDrafter, ModelDrafter
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.nn import AttentionSpec, Batch
+from bestiary.testing.settled import settled
 
 Make = Callable[..., Engine]
 
@@ -80,9 +81,7 @@ def requests(count: int, seed: int = 0) -> list[tuple[list[int], Sampling]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_are_those_without_drafts(
-    network: Callable[..., Any], engine_over: Make, kind: str, settled: Callable[..., Any]
-) -> None:
+def test_answers_are_those_without_drafts(network: Callable[..., Any], engine_over: Make, kind: str) -> None:
     model = network()
     plain, fast = engine_over(model), with_drafter(engine_over(model), kind, network)
     asked = requests(14)
@@ -96,9 +95,7 @@ def test_answers_are_those_without_drafts(
 
 
 @pytest.mark.parametrize("kind", ["itself", "noisy", "ngram", "head"])
-def test_also_where_memory_is_short_and_others_go(
-    network: Callable[..., Any], engine_over: Make, kind: str, settled: Callable[..., Any]
-) -> None:
+def test_also_where_memory_is_short_and_others_go(network: Callable[..., Any], engine_over: Make, kind: str) -> None:
     model = network(sliding_window=20, layer_types=["full_attention", "sliding_attention"])
     plain = engine_over(model)
     tight = with_drafter(

@@ -14,6 +14,7 @@ from bestiary.generation.engine.events import Begun, Ended, Event, Queued, Stepp
 from bestiary.generation.engine.scheduler import Limits
 from bestiary.generation.engine.terms import Terms
 from bestiary.generation.sampling import Sampling
+from bestiary.testing.settled import settled
 
 PROMPT = [(5 * index) % 97 for index in range(40)]
 Make = Callable[..., Engine]
@@ -34,7 +35,7 @@ def slow(seconds: float) -> Any:
     return wait
 
 
-def test_a_deadline_ends_a_request_and_no_other(model: Any, engine_over: Make, settled: Callable[..., Any]) -> None:
+def test_a_deadline_ends_a_request_and_no_other(model: Any, engine_over: Make) -> None:
     engine = engine_over(model)
     late = engine.stream(PROMPT, Sampling(max_tokens=100, processors=(slow(0.02),)), Terms(timeout=0.2))
     other = engine.stream(PROMPT, Sampling(max_tokens=40))
