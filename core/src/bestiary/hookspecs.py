@@ -1,4 +1,4 @@
-"""The whole contract between Bestiary and its plugins, API version 1.4.
+"""The whole contract between Bestiary and its plugins, API version 1.5.
 
 A plugin is a distribution with an entry point in the group `bestiary` that names a module.  The module implements any
 of these hooks with `@bestiary.hookimpl`.  Hooks are called once, at discovery, and must not import torch.

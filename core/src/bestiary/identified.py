@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bestiary.config import Config, normalise
-from bestiary.errors import CheckpointError
-from bestiary.identity import best_loader, identify, read_evidence
+from bestiary.errors import CheckpointError, ConfigError, ContestedModel, MissingPlugin
+from bestiary.identity import best_loader, described, header_shapes, identify, pipelines_of, read_evidence
 from bestiary.protocols import Repository
-from bestiary.records import Architecture, Evidence, SourceOptions, resolve
+from bestiary.records import PART, Architecture, Evidence, Part, SourceOptions, resolve
 from bestiary.registry import Plugin, Registry
 from bestiary.routing import open_repository
 from bestiary.sources.chosen import Chosen
@@ -37,6 +37,8 @@ class Identified:
     """Whether `quant` chose one of several models in the repository."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What `load` was told that is the pipeline's own (`PipelineType.options`)."""
+    part: Architecture | None = None
+    """Of a pipeline of which the repository has the main part alone: that part."""
 
     def other(self, model: str) -> Identified:
         """Another model that belongs to this one, such as one that drafts for it."""
@@ -64,12 +66,88 @@ def identify_model(
         if _is_adapter(evidence):
             raise CheckpointError("The base of the adapter is an adapter itself.", where=adapter.origin)
     architecture, owner = identify(evidence, registry, plugin)
+    part = None
+    if architecture.task == PART:
+        part = architecture
+        architecture, owner = _whole(part, evidence, registry, plugin)
     log.info("%s is %s, built by %s %s", model, architecture.name, owner.distribution, owner.version)
+    found = _complete(repository, evidence, architecture, owner, options, registry)
+    return replace(found, adapter=adapter, chosen=isinstance(repository, Chosen), part=part)
+
+
+def identify_part(part: Part, repository: Repository, options: SourceOptions, registry: Registry) -> Identified | None:
+    """One part of a pipeline, if it is what a repository holds; None for anything else.
+
+    Raises MissingPlugin where the repository says that it is one of the part's architectures, and none is installed.
+    """
+    try:
+        evidence = read_evidence(repository, registry, options.told)
+    except ConfigError:
+        return None
+    if evidence.model_index:
+        return None
+    known = any(record.name in part.architectures for record, _ in registry.records(Architecture))
+    try:
+        architecture, owner = identify(evidence, registry, among=part.architectures)
+    except MissingPlugin:
+        if known:
+            return None
+        raise
+    return _complete(repository, evidence, architecture, owner, options, registry)
+
+
+def _complete(
+    repository: Repository,
+    evidence: Evidence,
+    architecture: Architecture,
+    owner: Plugin,
+    options: SourceOptions,
+    registry: Registry,
+) -> Identified:
+    """With its configuration, and the weight files that are its own."""
     origin = evidence.origin if evidence.gguf else f"{evidence.origin}, config.json"
-    config = normalise(evidence.config, origin, architecture.defaults)
-    chosen = isinstance(repository, Chosen)
+    stated = evidence.config
+    loader = best_loader(repository, registry)
+    if (implied := described(architecture, evidence)) is not None and loader is not None:
+        name, stated = implied
+        origin = f"{evidence.origin}, {name}"
+        repository = Chosen(repository, (name,), loader.suffixes, origin)
+    elif evidence.gguf and architecture.describe and loader is not None and loader.headers is not None:
+        # Files of image models have no configuration in their metadata.
+        shapes = header_shapes(repository, loader, tuple(resolve(loader.files)(repository)))
+        stated = {**(resolve(architecture.describe)(shapes) or {}), **stated}
+    config = normalise(stated, origin, architecture.defaults)
     repository = _with_its_files(repository, evidence, architecture, registry)
-    return Identified(repository, evidence, architecture, owner, config, options, registry, adapter, chosen)
+    return Identified(repository, evidence, architecture, owner, config, options, registry)
+
+
+def _whole(
+    part: Architecture, evidence: Evidence, registry: Registry, plugin: str | None
+) -> tuple[Architecture, Plugin]:
+    """The pipeline whose main part was found.  Raises CheckpointError for a part of another kind, ContestedModel."""
+    found = pipelines_of(part, registry)
+    if plugin is not None:
+        found = [(whole, owner) for whole, owner in found if plugin in (owner.name, owner.distribution)]
+    if len(found) > 1:
+        owners = [f"{owner.distribution} ({whole.name})" for whole, owner in found]
+        raise ContestedModel(
+            f"{len(found)} pipelines have {part.name} as their main part: {', '.join(owners)}.",
+            where=evidence.origin,
+            fix=f'choose one: bestiary.load(..., plugin="{found[0][1].distribution}")',
+        )
+    if found:
+        return found[0]
+    places = [
+        f'{whole.name} has it as parts={{"{place.name}": ...}}'
+        for whole, _ in registry.records(Architecture)
+        for place in whole.parts
+        if part.name in place.architectures
+    ]
+    raise CheckpointError(
+        f"{part.name} is a part of other models, and no model by itself.",
+        where=evidence.origin,
+        fix="; ".join(places) or "install a plugin of a model that has it",
+    )
 
 
 def _choose(repository: Repository, wanted: Any, registry: Registry) -> Repository:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from bestiary.catalog import FORMATS, distribution_of
 from bestiary.config import read_json
-from bestiary.errors import BrokenPlugin, ConfigError, ContestedModel, MissingPlugin
+from bestiary.errors import BrokenPlugin, CheckpointError, ConfigError, ContestedModel, MissingPlugin
 from bestiary.nearest import did_you_mean
 from bestiary.protocols import Repository
 from bestiary.records import Architecture, Evidence, Loader, resolve
@@ -17,6 +19,8 @@ from bestiary.registry import Plugin, Registry
 log = logging.getLogger("bestiary.plugins")
 PROBE, NAME, TYPE = 3, 2, 1
 """How strong a claim is: a plugin looked at the files; the class is named; the model type is named."""
+MOST_FILES = 16
+"""Weight files without configuration whose headers are looked at."""
 
 
 def read_evidence(repository: Repository, registry: Registry, told: Mapping[str, Any] | None = None) -> Evidence:
@@ -45,6 +49,8 @@ def read_evidence(repository: Repository, registry: Registry, told: Mapping[str,
         return found
     if evidence.config or evidence.model_index or evidence.adapter:
         return evidence
+    if loader is not None and loader.headers is not None:
+        evidence = replace(evidence, shapes=_shapes_of_files(repository, loader))
     if any(_claim(record, evidence) == PROBE for record, _ in registry.records(Architecture)):
         return evidence
     raise ConfigError(
@@ -54,6 +60,36 @@ def read_evidence(repository: Repository, registry: Registry, told: Mapping[str,
         if repository.local
         else "choose a repository in the Hugging Face layout",
     )
+
+
+def _shapes_of_files(repository: Repository, loader: Loader) -> dict[str, dict[str, tuple[int, ...]]]:
+    """By weight file at the top of a repository; of many, and of one that cannot be read, nothing."""
+    names = [name for name in repository.files() if name.endswith(loader.suffixes) and "/" not in name]
+    found = {}
+    for name in names if len(names) <= MOST_FILES else ():
+        try:
+            found[name] = header_shapes(repository, loader, (name,))
+        except CheckpointError as error:
+            log.info("the header of %s could not be read: %s", name, error.what)
+    return found
+
+
+def header_shapes(repository: Repository, loader: Loader, names: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors in some files.  Raises CheckpointError."""
+    assert loader.headers is not None
+    with closing(resolve(loader.headers)(repository, names)) as headers:
+        return {name: headers.shape(name) for name in headers.names()}
+
+
+def described(record: Architecture, evidence: Evidence) -> tuple[str, Mapping[str, Any]] | None:
+    """The first weight file without configuration that is of an architecture, and the configuration that it implies."""
+    if record.describe is None or not evidence.shapes:
+        return None
+    describe = resolve(record.describe)
+    for name, shapes in evidence.shapes.items():
+        if (config := describe(shapes)) is not None:
+            return name, config
+    return None
 
 
 def _check_formats(evidence: Evidence, registry: Registry, loader: Loader | None) -> None:
@@ -83,12 +119,16 @@ def first_file(repository: Repository, loader: Loader) -> str | None:
     return None
 
 
-def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) -> tuple[Architecture, Plugin]:
+def identify(
+    evidence: Evidence, registry: Registry, plugin: str | None = None, among: Collection[str] | None = None
+) -> tuple[Architecture, Plugin]:
     """The architecture that claims the evidence most strongly; `plugin`, or its distribution, decides a contest.
 
-    Raises MissingPlugin, BrokenPlugin or ContestedModel, each with the command that mends it.
+    `among` are the names that count.  Raises MissingPlugin, BrokenPlugin or ContestedModel, each with the command that
+    mends it.
     """
-    claims = [(_claim(record, evidence), record, owner) for record, owner in registry.records(Architecture)]
+    records = [each for each in registry.records(Architecture) if among is None or each[0].name in among]
+    claims = [(_claim(record, evidence), record, owner) for record, owner in records]
     if plugin is not None:
         _check_plugin(plugin, registry)
         claims = [claim for claim in claims if plugin in (claim[2].name, claim[2].distribution)]
@@ -99,6 +139,9 @@ def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) 
     if strongest == NAME:
         best = _first_named(best, evidence)
     if len(best) > 1:
+        # The files of one pipeline side by side: its main part stands for all of them.
+        best = [(record, owner) for record, owner in best if pipelines_of(record, registry)] or best
+    if len(best) > 1:
         owners = [f"{owner.distribution} ({record.name})" for record, owner in best]
         raise ContestedModel(
             f"{len(best)} plugins claim this model: {', '.join(owners)}.",
@@ -106,6 +149,12 @@ def identify(evidence: Evidence, registry: Registry, plugin: str | None = None) 
             fix=f'choose one: bestiary.load(..., plugin="{best[0][1].distribution}"), or uninstall the other',
         )
     return best[0]
+
+
+def pipelines_of(record: Architecture, registry: Registry) -> list[tuple[Architecture, Plugin]]:
+    """The pipelines whose main part an architecture is."""
+    known = registry.records(Architecture)
+    return [(whole, owner) for whole, owner in known if whole.parts and record.name in whole.parts[0].architectures]
 
 
 def _first_named(claims: list[tuple[Architecture, Plugin]], evidence: Evidence) -> list[tuple[Architecture, Plugin]]:
@@ -134,6 +183,8 @@ def _claim(record: Architecture, evidence: Evidence) -> int:
         return NAME if known and names.intersection(stated) else 0
     if evidence.model_index:
         return NAME if _text(evidence.model_index.get("_class_name")) in names else 0
+    if evidence.shapes:
+        return PROBE if described(record, evidence) is not None else 0
     stated = _class_names(evidence)
     if stated:
         return NAME if names.intersection(stated) else 0
@@ -156,6 +207,7 @@ def _text(value: object) -> str | None:
 
 def _class_names(evidence: Evidence) -> tuple[str, ...]:
     stated = evidence.config.get("architectures")
+    stated = stated or (evidence.model_index or evidence.config).get("_class_name")  # as diffusers has it
     if isinstance(stated, str):
         return (stated,)
     return tuple(name for name in stated if isinstance(name, str)) if isinstance(stated, Sequence) else ()
@@ -175,6 +227,7 @@ def _nobody(evidence: Evidence, registry: Registry, plugin: str | None) -> Excep
     model_type = _text(evidence.config.get("model_type"))
     what = (
         evidence.gguf
+        or ("weights without a configuration" if evidence.shapes else None)
         or _text(evidence.model_index.get("_class_name"))
         or " or ".join(stated)
         or model_type

@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bestiary.checkpoints.refuse import refuse
 from bestiary.collecting import collector_held
 from bestiary.config import read_json
 from bestiary.errors import CheckpointError, OptionError, WeightMismatch, shown
 from bestiary.identified import Identified, identify_model
-from bestiary.identity import best_loader
 from bestiary.kernels import Wish, choose, wish
 from bestiary.nearest import did_you_mean
+from bestiary.opening import choose_loader, open_checkpoint, weight_headers
 from bestiary.packing import check_unpacked, make_packing, stated_quantization
 from bestiary.progress import bar
 from bestiary.protocols import Checkpoint, PackingPlan, Repository
@@ -143,21 +142,71 @@ def load(
         own = {name: value for name, value in options.items() if name not in told}
         identified = replace(identified, options=own)
 
-        def pull(**more: Any) -> LoadedModel:
-            return load_weights(
-                identified,
-                registry,
-                prepared=held.close,
-                dtype=dtype,
-                device=device,
-                packing=replace(request, quant=None) if identified.chosen else request,
-                cache_tokens=cache_tokens,
-                wished=wished,
-                progress=report,
-                **more,
-            )
-
+        pull = Pull(
+            identified,
+            registry,
+            dtype,
+            device,
+            replace(request, quant=None) if identified.chosen else request,
+            cache_tokens,
+            wished,
+            report,
+            held.close,
+        )
         return resolve(pipeline.pipeline)(identified, pull)
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What a pipeline calls for its weights, once it has read the small files; it carries the options of `load`."""
+
+    identified: Identified
+    registry: Registry
+    dtype: str | torch.dtype
+    device: str | torch.device
+    packing: PackingRequest
+    cache_tokens: int | None
+    wished: Wish
+    progress: Callable[[Progress], None] | None
+    prepared: Callable[[], None]
+
+    def __call__(
+        self,
+        part: Identified | None = None,
+        *,
+        encode: Callable[[str], Sequence[int]] | None = None,
+        packing: PackingRequest | None = None,
+    ) -> LoadedModel:
+        """The model, or one part of it, with its weights.
+
+        `encode` is the tokenizer's function from a text to ids, which calibration needs; `packing` another request than
+        that of `load`.
+        """
+        return load_weights(
+            part or self.identified,
+            self.registry,
+            dtype=self.dtype,
+            device=self.device,
+            packing=self.packing if packing is None else packing,
+            cache_tokens=self.cache_tokens,
+            wished=self.wished,
+            progress=self.progress,
+            encode=encode,
+            prepared=self.prepared,
+        )
+
+    def stream(self, part: Identified | None = None) -> AbstractContextManager[WeightStream]:
+        """The weights as the checkpoint has them, to be made one at a time: not all of them are kept at once."""
+        self.prepared()
+        return open_weights(
+            part or self.identified,
+            self.registry,
+            dtype=self.dtype,
+            device=self.device,
+            progress=self.progress,
+            resident=False,
+            wished=self.wished,
+        )
 
 
 def _told_loaders(options: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
@@ -173,44 +222,6 @@ def _check_options(options: Mapping[str, Any], pipelines: Iterable[PipelineType]
         if name not in known and name not in told:
             fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"
             raise OptionError(f'load has no option "{name}".', fix=fix)
-
-
-def choose_loader(repository: Repository, registry: Registry) -> tuple[Loader, tuple[str, ...]]:
-    """The weight format of a repository, and the files of it to fetch.  Raises CheckpointError."""
-    loader = best_loader(repository, registry)
-    if loader is not None:
-        return loader, tuple(resolve(loader.files)(repository))
-    refuse(repository.files(), repository.origin)
-    endings = ", ".join(suffix for loader, _ in registry.records(Loader) for suffix in loader.suffixes)
-    raise CheckpointError(
-        "There are no weights here in a format that an installed plugin opens.",
-        where=repository.origin,
-        fix=f"formats that are installed: {endings or 'none'}",
-    )
-
-
-def open_checkpoint(
-    identified: Identified,
-    registry: Registry,
-    progress: Callable[[Progress], None] | None = None,
-    asked: str | None = None,
-) -> Checkpoint:
-    """Fetch the weight files and open them, through the quantizer that the configuration names, if any.
-
-    `asked` is what a user calls the packing that the checkpoint has already.
-    """
-    stated = stated_quantization(identified.config, identified.repository, registry)
-    loader, names = choose_loader(identified.repository, registry)
-    identified.repository.fetch(names, progress)
-    checkpoint: Checkpoint = resolve(loader.open)(identified.repository, names)
-    if stated is None or stated[0].load is None:
-        return checkpoint
-    try:
-        packed: Checkpoint = resolve(stated[0].load)(checkpoint, stated[1], asked)
-    except BaseException:
-        checkpoint.close()
-        raise
-    return packed
 
 
 def load_weights(
@@ -357,17 +368,6 @@ def repack(
             pulling.pull(stream.puller)
             raise
         return {} if stream.packing is None else stream.packing.assigned
-
-
-def weight_headers(identified: Identified, registry: Registry) -> Checkpoint:
-    """Names and shapes of the weights; where the format allows, without fetching the files.  `read` may fail."""
-    loader, names = choose_loader(identified.repository, registry)
-    stated = stated_quantization(identified.config, identified.repository, registry)
-    # Packed tensors have their meaning only through the quantizer; and what is here need not be read in part.
-    if loader.headers is None or stated is not None or not identified.repository.missing(names):
-        return open_checkpoint(identified, registry)
-    checkpoint: Checkpoint = resolve(loader.headers)(identified.repository, names)
-    return checkpoint
 
 
 def generation_config(repository: Repository) -> Mapping[str, Any]:

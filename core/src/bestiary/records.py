@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-API = (1, 4)
+API = (1, 5)
 """The version of the hooks and records: a new field or argument raises the second number, a removal the first."""
 
 
@@ -52,7 +52,31 @@ class Evidence:
     """`general.architecture` of a GGUF file."""
     weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the weight files, of architectures that need others than the loader's `files` says: with eyes, say."""
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    """Of weights that no configuration describes: by file, the shape of each tensor."""
     origin: str = ""
+
+
+PART = "part"
+"""The task of an architecture that is no model by itself, such as the denoiser of an image pipeline."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the networks that a pipeline is made of, or a folder of small files that it reads."""
+
+    name: str
+    """Its folder in a repository of diffusers ("text_encoder_2"), and its key in the `parts` of users."""
+    architectures: tuple[str, ...] = ()
+    """Names of the architectures that can stand there; none: it is files, such as a tokenizer's."""
+    beside: str = ""
+    """Another part in whose repository such files may lie, where they have no folder of their own."""
+    usual: str = ""
+    """A repository that has it, which messages name.  Nothing is fetched from it unasked."""
+    required: bool = True
+    """Whether a load fails without it; else what needs it does."""
+    packs: bool = False
+    """Whether a request for weights in fewer bits means it, too."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +88,8 @@ class Architecture:
     task: str
     """"text", "vision", "image", "speech", "embedding" or any task that a PipelineType declares."""
     model: str
-    """"module:build", a function from a normalised Config to a torch module."""
+    """"module:build", a function from a normalised Config to a torch module; of an architecture with `parts` whatever
+    its PipelineType calls (of the task "image": `bestiary.diffusion.model`)."""
     weights: tuple[Any, ...] = ()
     """Rules from checkpoint names to parameter names (see `bestiary.weights`)."""
     aliases: tuple[str, ...] = ()
@@ -77,8 +102,11 @@ class Architecture:
     chat_template: ChatTemplate | None = None
     processor: str | None = None
     """"module:build" of what turns media into tensors and tokens (`bestiary.media.processor`)."""
-    parts: tuple[str, ...] = ()
-    """Names of the component architectures of a pipeline made of parts."""
+    parts: tuple[Part, ...] = ()
+    """Of a pipeline made of parts.  A repository that holds the first one alone is taken for the pipeline."""
+    describe: str | None = None
+    """"module:function" (shapes by tensor name) -> the config.json object of weights that come without one, or None
+    where they are not of this architecture.  Must not import torch."""
     features: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Config keys that checkpoints of this family leave out, with the value that they then mean."""
@@ -203,8 +231,8 @@ class PipelineType:
     task: str
     pipeline: str
     """"module:Class" (identified, pull): it reads the small files that it needs from the `bestiary.loading.Identified`,
-    so that what they lack is told first, and then calls pull() for the LoadedModel, or pull(encode=...) with the
-    tokenizer's function from a text to ids, which calibration needs."""
+    so that what they lack is told first, and then calls pull, a `bestiary.loading.Pull`, for the LoadedModel, or once
+    for each part."""
     options: tuple[str, ...] = ()
     """Options of `bestiary.load` that are meant for it; they come in `LoadedModel.options`."""
     api: tuple[int, int] = API

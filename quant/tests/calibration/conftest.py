@@ -11,8 +11,9 @@ import torch
 from bestiary.building import build_empty, make_plan
 from bestiary.config import Config
 from bestiary.generation.cache import SequenceCache, make_batch
-from bestiary.loading import identify_model, open_checkpoint
+from bestiary.identified import identify_model
 from bestiary.nn import CausalLM
+from bestiary.opening import open_checkpoint
 from bestiary.pulling import Puller
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry

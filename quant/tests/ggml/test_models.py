@@ -14,8 +14,9 @@ import bestiary
 from bestiary.errors import CheckpointError
 from bestiary.generation.cache import SequenceCache, make_batch
 from bestiary.identified import identify_model
-from bestiary.loading import choose_loader, load_weights
+from bestiary.loading import load_weights
 from bestiary.nn import CausalLM, Embedding, Linear
+from bestiary.opening import choose_loader
 from bestiary.records import SourceOptions
 from bestiary.registry import Registry
 from bestiary.sources.folder import Folder

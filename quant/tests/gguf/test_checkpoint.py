@@ -17,8 +17,8 @@ from gguf import GGMLQuantizationType as Type
 from safetensors.torch import load_file
 
 from bestiary.errors import CheckpointError
-from bestiary.loading import choose_loader
 from bestiary.nn.packed import moved
+from bestiary.opening import choose_loader
 from bestiary.records import resolve
 from bestiary.registry import discover
 from bestiary.sources.folder import Folder

@@ -26,7 +26,7 @@ import bestiary
 from bestiary.building import build_empty, make_plan
 from bestiary.errors import BestiaryError, CheckpointError, ConfigError, OptionError, WeightMismatch
 from bestiary.identified import identify_model
-from bestiary.loading import weight_headers
+from bestiary.opening import weight_headers
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry, discover
 from bestiary.testing.conformance import assert_close

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from bestiary.building import build_empty, make_plan
 from bestiary.generation.cache import SequenceCache, make_batch
-from bestiary.loading import identify_model
+from bestiary.identified import identify_model
 from bestiary.nn import CausalLM
 from bestiary.pulling import Puller, pull
 from bestiary.records import SourceOptions

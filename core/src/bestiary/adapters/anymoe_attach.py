@@ -18,8 +18,8 @@ from bestiary.adapters.peft import read_peft
 from bestiary.building import Pack
 from bestiary.config import read_json
 from bestiary.errors import CheckpointError, OptionError
-from bestiary.loading import choose_loader
 from bestiary.nn import DecoderLayer
+from bestiary.opening import choose_loader
 from bestiary.protocols import Repository
 from bestiary.records import Progress, resolve
 from bestiary.registry import Registry

@@ -12,7 +12,7 @@ from bestiary.cli.options import CacheDir, Model, Offline, Plugin, Revision
 from bestiary.cli.text import size
 from bestiary.errors import CheckpointError
 from bestiary.identified import identify_model
-from bestiary.loading import choose_loader, open_checkpoint, weight_headers
+from bestiary.opening import choose_loader, open_checkpoint, weight_headers
 from bestiary.progress import bar
 from bestiary.protocols import Checkpoint
 from bestiary.records import Progress, SourceOptions

@@ -24,7 +24,7 @@ from bestiary.cli.options import (
 from bestiary.cli.text import columns, quantity, size
 from bestiary.errors import OptionError
 from bestiary.identified import Identified, identify_model
-from bestiary.loading import choose_loader, weight_headers
+from bestiary.opening import choose_loader, weight_headers
 from bestiary.packing import make_packing, stated_quantization
 from bestiary.protocols import Checkpoint
 from bestiary.records import PackingRequest, SourceOptions

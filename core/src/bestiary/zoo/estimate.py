@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from bestiary.amount import written
 from bestiary.errors import CheckpointError, OutOfMemory, WeightMismatch
 from bestiary.identified import Identified, identify_model
-from bestiary.loading import check_cache_tokens, open_checkpoint, weight_headers
+from bestiary.loading import check_cache_tokens
+from bestiary.opening import open_checkpoint, weight_headers
 from bestiary.packing import make_packing, stated_quantization
 from bestiary.protocols import Checkpoint
 from bestiary.records import PackingRequest, SourceOptions
