@@ -6,7 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 TEXT := -e core -e kernels -e plugins/text/llama -e plugins/text/demo
-PLUGINS := $(addprefix plugins/text/,llama qwen gemma demo) $(addprefix plugins/vision/,clip siglip gemma3 qwen-vl llava idefics)
+PLUGINS := $(addprefix plugins/text/,llama qwen gemma demo) \
+	$(addprefix plugins/vision/,clip siglip gemma3 qwen-vl llava idefics) \
+	$(addprefix plugins/diffusion/,t5 autoencoder flux demo)
 ALL := -e . -e core[testing] -e quant -e kernels $(addprefix -e ,$(PLUGINS))
 SOURCES := core/src/bestiary quant/src/bestiary_quant kernels/src/bestiary_kernels $(wildcard plugins/*/*/src/bestiary_*)
 PROJECTS := constraints.txt pyproject.toml \
@@ -89,7 +91,7 @@ $(VENV)/demo.done: $(VENV)/base.done $(PROJECTS)
 $(VENV)/test.done: $(VENV)/base.done $(PROJECTS)
 	$(PIP) --no-build-isolation $(ALL)
 	@$(BIN)/python -m bestiary_kernels
-	$(PIP) ruff mypy types-PyYAML pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib compressed-tensors
+	$(PIP) ruff mypy types-PyYAML pytest pytest-xdist pytest-timeout pytest-asyncio hypothesis peft matplotlib compressed-tensors diffusers scipy
 	@touch $@
 
 # Beside the other packages, not among them: nothing else is to find Triton.

@@ -25,6 +25,7 @@ _HOMES = {
             "Gguf",
             "KernelBackend",
             "Loader",
+            "Part",
             "PipelineType",
             "Progress",
             "Quantizer",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from bestiary.records import Gguf as Gguf
     from bestiary.records import KernelBackend as KernelBackend
     from bestiary.records import Loader as Loader
+    from bestiary.records import Part as Part
     from bestiary.records import PipelineType as PipelineType
     from bestiary.records import Progress as Progress
     from bestiary.records import Quantizer as Quantizer

@@ -50,7 +50,13 @@ def bestiary_pipelines() -> Sequence[PipelineType]:
         "media_limits",
     )
     # A model that sees answers in text, too: its processor makes the difference.
-    return [PipelineType(task, "bestiary.pipelines.text:TextPipeline", options) for task in ("text", "vision")]
+    texts = [PipelineType(task, "bestiary.pipelines.text:TextPipeline", options) for task in ("text", "vision")]
+    painting = ("parts", "offload", "tile", "adapters", "media_limits")
+    return [
+        *texts,
+        PipelineType("image", "bestiary.pipelines.image:ImagePipeline", painting),
+        PipelineType("embedding", "bestiary.pipelines.embedding:EmbeddingPipeline"),
+    ]
 
 
 @hookimpl

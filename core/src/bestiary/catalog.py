@@ -18,6 +18,10 @@ DISTRIBUTIONS = {
     "bestiary-qwen-vl": ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
     "bestiary-llava": ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"),
     "bestiary-idefics": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
+    "bestiary-flux": ("FluxPipeline", "FluxTransformer2DModel"),
+    "bestiary-autoencoder": ("AutoencoderKL",),
+    "bestiary-t5": ("T5EncoderModel",),
+    "bestiary-clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
 }
 MODEL_TYPES = {
     "bestiary-llama": ("llama", "mistral", "ministral", "ministral3"),
@@ -27,10 +31,13 @@ MODEL_TYPES = {
     "bestiary-qwen-vl": ("qwen2_vl", "qwen2_5_vl"),
     "bestiary-llava": ("llava", "llava_next"),
     "bestiary-idefics": ("idefics3", "smolvlm"),
+    "bestiary-flux": ("flux",),
+    "bestiary-t5": ("t5", "t5encoder"),
+    "bestiary-clip": ("clip_text_model", "clip"),
 }
 FORMATS = {".uqff": "bestiary-quant", ".gguf": "bestiary-quant", ".ggml": "bestiary-quant"}
 """Endings of weight files; of those that come first a folder may hold other weights, which are no model alone."""
-PACKAGED = {"demo": "bestiary-demo"}
+PACKAGED = {"demo": "bestiary-demo", "demo-image": "bestiary-demo-image"}
 """Model ids that a distribution carries in itself."""
 
 

@@ -91,7 +91,7 @@ def load(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
-    quant: str | int | Callable[[Site], str | None] | None = None,
+    quant: str | int | Callable[[Site], str | None] | Mapping[str, Any] | None = None,
     topology: str | Mapping[str, Any] | None = None,
     organization: str | None = None,
     imatrix: str | None = None,
@@ -113,7 +113,8 @@ def load(
     (as the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".
 
     `quant` packs the weights while they load: a scheme or mixture that an installed quantizer names ("q4k", "q4_k_m"),
-    a number of bits, "auto" (what fits the memory), or a function from a `Site` to a scheme.  `topology`, the path of a
+    a number of bits, "auto" (what fits the memory), or a function from a `Site` to a scheme; of a
+    pipeline of parts also a mapping from parts to any of these.  `topology`, the path of a
     YAML file or its content, says it for layers or names by themselves; `organization="moqe"` packs experts only.
     `imatrix`, the path of an importance matrix, or `calibration_file`, a text from which one is collected, say which
     columns matter.  `bestiary inspect --quant` prints what will become of each weight.

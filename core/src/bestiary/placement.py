@@ -25,7 +25,14 @@ _SHORT = {
     "fp16": "float16",
     "half": "float16",
 }
-_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_STORED = {
+    "F32": "float32",
+    "BF16": "bfloat16",
+    "F16": "float16",
+    # Numbers of 8 bits are for keeping, not for computing with.
+    "F8_E4M3": "bfloat16",
+    "F8_E5M2": "bfloat16",
+}
 
 
 def choose_device(device: str | torch.device) -> torch.device:

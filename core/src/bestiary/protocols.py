@@ -92,6 +92,9 @@ class PackedCheckpoint(Checkpoint, Protocol):
     def packed(self, name: str) -> Packed | None:
         """The tensor as the format packs it, for as long as the model lives; None where `read` is the way to it."""
 
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Let the system read these tensors ahead, for they will be read next; neither waits nor takes memory."""
+
 
 class PackingPlan(Protocol):
     """How the weights of one model are to be packed: judged before any is read, and then done."""

@@ -6,7 +6,7 @@ and of one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,16 @@ class Puller:
             identity = getattr(self._checkpoint, "identity", None) if as_read else None
             weight = self.operations.adopt(weight, None if identity is None else f"{identity}/{name}")
         self._put(self._places[name], weight)
+
+    def take(self, name: str) -> None:
+        """Out of the network again: what is left in its place has a shape and no data."""
+        self._put(self._places[name], torch.empty(self.shape(name), dtype=self.dtype, device="meta"))
+
+    def foresee(self, names: Iterable[str]) -> None:
+        """These parameters will be read next: files that can read ahead do so."""
+        prefetch = getattr(self._checkpoint, "prefetch", None)
+        if prefetch is not None:
+            prefetch([source for name in names for source in self._plan.recipes[name].sources()])
 
     def release(self) -> None:
         """Give back the pages of files that were read.  Raises CheckpointError if one changed."""

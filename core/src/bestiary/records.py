@@ -208,7 +208,8 @@ class Packing:
 class PackingRequest:
     """What a user asked of the packing of a model (see the options of `bestiary.load`)."""
 
-    quant: str | int | Callable[[Site], str | None] | None = None
+    quant: str | int | Callable[[Site], str | None] | Mapping[str, Any] | None = None
+    """A mapping is by part, for pipelines that are made of parts; each of its values is what any model takes."""
     topology: str | Mapping[str, Any] | None = None
     organization: str | None = None
     imatrix: Any = None

@@ -334,6 +334,35 @@ def test_vocabulary_and_merges_of_gpt2(
         Tokenizer.from_repository(folder_repository(tmp_path))
 
 
+def test_vocabulary_and_merges_of_clip(
+    tmp_path: Path,
+    tokenizer_folders: dict[str, Path],
+    folder_repository: Callable[..., Any],
+    loaded: dict[str, Tokenizer],
+) -> None:
+    """The tokenizer/ of image models has these two files alone: they mean what tokenizer.json does."""
+    state = json.loads((tokenizer_folders["clip"] / "tokenizer.json").read_text("utf-8"))
+    config = json.loads((tokenizer_folders["clip"] / "tokenizer_config.json").read_text("utf-8"))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in state["model"]["merges"]]
+    (tmp_path / "vocab.json").write_text(json.dumps(state["model"]["vocab"]))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges), "utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "CLIPTokenizer"}))
+    tokenizer = Tokenizer.from_repository(folder_repository(tmp_path))
+    assert tokenizer.encode("A photo  of a\tcat") == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert tokenizer.special_tokens == loaded["clip"].special_tokens
+    for text in (*SAMPLES, "a</w>b<|startoftext|> c<|endoftext|>", "E\u0301 \u00bd \ufb01 's 'S 12"):
+        for around in (False, True):
+            ids = tokenizer.encode(text, add_special_tokens=around)
+            assert ids == loaded["clip"].encode(text, add_special_tokens=around), text
+            assert tokenizer.decode(ids) == loaded["clip"].decode(ids), text
+    for absent in ("bos_token", "eos_token"):
+        (tmp_path / "tokenizer_config.json").write_text(
+            json.dumps({**config, "tokenizer_class": "CLIPTokenizer", absent: None})
+        )
+        with pytest.raises(TokenizerError, match=absent):
+            Tokenizer.from_repository(folder_repository(tmp_path))
+
+
 def test_absent_tokenizers_say_what_would_help(tmp_path: Path, folder_repository: Callable[..., Any]) -> None:
     with pytest.raises(TokenizerError) as caught:
         Tokenizer.from_repository(folder_repository(tmp_path))

@@ -71,6 +71,12 @@ class MappedFile:
         self._read = True
         return torch.from_numpy(numpy.asarray(_Pages(self.buffer, start, end)))
 
+    def prefetch(self, start: int, end: int) -> None:
+        """Let the system read bytes [start, end) ahead, where it can."""
+        if not self._file.closed and hasattr(self.buffer, "madvise") and hasattr(mmap, "MADV_WILLNEED"):
+            first = start - start % mmap.PAGESIZE
+            self.buffer.madvise(mmap.MADV_WILLNEED, first, max(end - first, 1))
+
     def release(self) -> None:
         """Give the resident pages back, which views read again.  Raises CheckpointError if the file changed."""
         if self._file.closed or not self._read:

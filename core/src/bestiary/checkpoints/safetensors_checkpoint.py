@@ -79,6 +79,14 @@ class SafetensorsCheckpoint:
             )
         return file.read(name)
 
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Let the system read tensors ahead, without waiting for them and without memory of this process."""
+        for name in names:
+            self._entry(name)
+            file = self._files.get(self._places[name])
+            if file is not None:
+                file.prefetch(name)
+
     def release(self) -> None:
         """Give back the pages read so far.  Raises CheckpointError if a file changed: then copies of them are void."""
         for file in self._files.values():

@@ -128,6 +128,13 @@ class SafetensorsFile:
             )
         return data.view(kind).reshape(shape)
 
+    def prefetch(self, name: str) -> None:
+        """Let the system read a tensor ahead, where it can."""
+        entry = self.header.entries[name]
+        if self._map is not None and hasattr(self._map, "madvise") and hasattr(mmap, "MADV_WILLNEED"):
+            first = entry.start - entry.start % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, first, max(entry.end - first, 1))
+
     def _type(self, name: str, entry: Entry) -> torch.dtype:
         kind = getattr(torch, _TYPES.get(entry.dtype, ""), None)
         if not isinstance(kind, torch.dtype):

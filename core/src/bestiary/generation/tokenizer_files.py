@@ -23,6 +23,9 @@ _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+# The words of CLIP's tokenizer, from the published tokenizer.json of clip-vit-base-patch16.
+_CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
 # What the classes of transformers mean where tokenizer_config.json does not say (old repositories say almost nothing).
 _DEFAULTS: dict[str, dict[str, str]] = {
     "GPT2Tokenizer": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
@@ -76,15 +79,20 @@ def read_tokenizer(repository: Repository) -> TokenizerFiles:
             # Limits for training batches; a text that is silently cut would be a wrong prompt.
             backend.no_truncation()
             backend.no_padding()
-    elif {"vocab.json", "merges.txt"} <= set(files) and kind in ("Qwen2Tokenizer", "GPT2Tokenizer"):
+    elif {"vocab.json", "merges.txt"} <= set(files) and kind in ("Qwen2Tokenizer", "GPT2Tokenizer", "CLIPTokenizer"):
         where = f"{repository.origin}: vocab.json, merges.txt"
-        backend = _byte_level(repository, kind, bool(config.get("add_prefix_space")), where)
+        if kind == "CLIPTokenizer":
+            backend = _clip(repository, config.get("unk_token"), where)
+        else:
+            backend = _byte_level(repository, kind, bool(config.get("add_prefix_space")), where)
     else:
         raise _no_tokenizer(repository, kind)
     where = f"{repository.origin}: tokenizer_config.json" if config else where
     added = _added_tokens(repository, config, where)
     special_tokens = _special_tokens(repository, config, kind, backend, where)
     _add(backend, added, special_tokens.values(), _extra_tokens(repository, config, special_tokens), where)
+    if kind == "CLIPTokenizer" and "tokenizer.json" not in files:
+        _add_clip_ends(backend, special_tokens, where)
     _add_ends(backend, config, special_tokens, where)
     if config.get("split_special_tokens"):
         backend.encode_special_tokens = True
@@ -137,6 +145,48 @@ def _byte_level(repository: Repository, kind: str, prefix_space: bool, where: st
     return backend
 
 
+def _clip(repository: Repository, unknown: Any, where: str) -> tokenizers.Tokenizer:
+    """The BPE of lower-case words that CLIPTokenizer makes of a vocabulary and its merges."""
+    _check_size(repository, "vocab.json")
+    _check_size(repository, "merges.txt")
+    token = _token(_DEFAULTS["CLIPTokenizer"]["unk_token"] if unknown is None else unknown, where)
+    with rust_edge("building the BPE of CLIP", where):
+        model = models.BPE.from_file(
+            str(repository.path("vocab.json")),
+            str(repository.path("merges.txt")),
+            unk_token=token.content,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+        )
+        backend = tokenizers.Tokenizer(model)
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_CLIP_WORDS), "removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+        backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _add_clip_ends(backend: tokenizers.Tokenizer, special_tokens: Mapping[str, str], where: str) -> None:
+    """CLIPTokenizer always puts a first and a last token around a text, whatever the configuration says."""
+    places = {}
+    for name in ("bos_token", "eos_token"):
+        text = special_tokens.get(name)
+        place = None if text is None else backend.token_to_id(text)
+        if text is None or place is None:
+            raise TokenizerError(f"The tokenizer of CLIP has no {name}, which begins or ends every text.", where=where)
+        places[name] = (text, place)
+    with rust_edge("adding its first and last token", where):
+        backend.post_processor = processors.RobertaProcessing(
+            places["eos_token"], places["bos_token"], trim_offsets=False, add_prefix_space=False
+        )
+
+
 def _no_tokenizer(repository: Repository, kind: str) -> TokenizerError:
     files = repository.files()
     found = [
@@ -152,7 +202,8 @@ def _no_tokenizer(repository: Repository, kind: str) -> TokenizerError:
         )
     what = f"The tokenizer exists only as {', '.join(sorted(found))}; tokenizer.json is needed"
     if "vocab.json" in found and "merges.txt" in found:
-        what += f" (vocab.json with merges.txt serves for Qwen2Tokenizer and GPT2Tokenizer, here: {kind or 'no class'})"
+        served = "Qwen2Tokenizer, GPT2Tokenizer and CLIPTokenizer"
+        what += f" (vocab.json with merges.txt serves for {served}, here: {kind or 'no class'})"
     return TokenizerError(
         what,
         where=repository.origin,

@@ -35,7 +35,9 @@ class Betas:
         if self.trained_betas is not None:
             object.__setattr__(self, "trained_betas", tuple(float(beta) for beta in self.trained_betas))
             if len(self.trained_betas) != self.num_train_timesteps:
-                raise ConfigError(f'"trained_betas" has {len(self.trained_betas)} members; one for each timestep is due.')
+                raise ConfigError(
+                    f'"trained_betas" has {len(self.trained_betas)} members; one for each timestep is due.'
+                )
         if self.num_train_timesteps < 2:
             raise ConfigError(f'"num_train_timesteps" is {self.num_train_timesteps}; at least 2 are due.')
         if self.alphas_cumprod[-2] < 1e-12 or not (self.alphas_cumprod[-1] >= 1e-12 or self.rescale_betas_zero_snr):
@@ -56,7 +58,8 @@ class Betas:
         share = self.alphas_cumprod.astype(np.float32)
         if self.rescale_betas_zero_snr:
             share[-1] = 2**-24  # as near to no picture as 16-bit floats get
-        return np.sqrt((1 - share) / share).astype(np.float64)
+        table: Numbers = np.sqrt((1 - share) / share).astype(np.float64)
+        return table
 
     def sigmas_at(self, timesteps: Numbers) -> Numbers:
         return np.interp(timesteps, np.arange(self.num_train_timesteps), self.sigma_table)
@@ -75,13 +78,21 @@ class Betas:
         if self.trained_betas is not None:
             return np.array(self.trained_betas, dtype=np.float32)
         if self.beta_schedule == "linear":
-            return np.linspace(self.beta_start, self.beta_end, count).astype(np.float32)
+            return _line(self.beta_start, self.beta_end, count)
         if self.beta_schedule == "scaled_linear":
-            return np.linspace(self.beta_start**0.5, self.beta_end**0.5, count).astype(np.float32) ** 2
+            return _line(self.beta_start**0.5, self.beta_end**0.5, count) ** 2
         # Nichol and Dhariwal 2021, equation 17.
         angles = (np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2
         left = np.cos(angles) ** 2
         return np.minimum(1 - left[1:] / left[:-1], 0.999).astype(np.float32)
+
+
+def _line(start: float, end: float, count: int) -> Any:
+    """Even float32 numbers with the rounding of torch.linspace: one rounded step, counted from the nearer end."""
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(count - 1))
+    index = np.arange(count)
+    return np.where(index < count // 2, first + step * index, last - step * (count - 1 - index)).astype(np.float32)
 
 
 def _without_signal_at_the_end(alphas: Any) -> Any:

@@ -82,12 +82,12 @@ KEYS: Mapping[str, Check] = {
     "sigma_max": number(1e-9, 1e9, optional=True),
     **dict.fromkeys(SPREADS, switch),
     "use_flow_sigmas": switch,
-    "flow_shift": number(1e-6, 1e6),
-    "shift": number(1e-6, 1e6),
+    "flow_shift": number(1e-4, 1e4),
+    "shift": number(1e-4, 1e4),
     "use_dynamic_shifting": switch,
     "time_shift_type": one_of("exponential", "linear"),
-    "base_shift": number(-20.0, 20.0, optional=True),
-    "max_shift": number(-20.0, 20.0, optional=True),
+    "base_shift": number(-10.0, 10.0, optional=True),
+    "max_shift": number(-10.0, 10.0, optional=True),
     "base_image_seq_len": whole(1, 1 << 31),
     "max_image_seq_len": whole(1, 1 << 31),
     "invert_sigmas": switch,
@@ -112,11 +112,18 @@ KEYS: Mapping[str, Check] = {
 }
 
 
+def spreads_of(settings: Any) -> list[str]:
+    """Those of SPREADS that are set."""
+    return [key for key in SPREADS if getattr(settings, key, False)]
+
+
 def check_keys(settings: Any, own: Mapping[str, Check] | None = None) -> None:
     """Check every field of a record of settings; `own` are the keys that its class restricts further."""
     checks = {**KEYS, **(own or {})}
     for field in fields(settings):
         checks[field.name](field.name, getattr(settings, field.name))
-    spreads = [key for key in SPREADS if getattr(settings, key, False)]
+    spreads = spreads_of(settings)
     if len(spreads) > 1:
-        raise ConfigError(f"{' and '.join(spreads)} are set; the sigmas are spread in one way.", fix="leave one of them")
+        raise ConfigError(
+            f"{' and '.join(spreads)} are set; the sigmas are spread in one way.", fix="leave one of them"
+        )

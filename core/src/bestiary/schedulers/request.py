@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,13 @@ class Request:
     sigmas: Numbers | None = None
     timesteps: Numbers | None = None
     mu: float | None = None
+
+    def whole_timesteps(self, train: int) -> Numbers:
+        """A user's own timesteps, where each must be one of the `train` of the training.  Raises OptionError."""
+        assert self.timesteps is not None
+        if self.timesteps[0] >= train or (self.timesteps != self.timesteps.round()).any():
+            raise OptionError(f"timesteps are to be whole numbers from 0 to {train - 1}, each lower than the last.")
+        return self.timesteps
 
 
 def request(
@@ -37,8 +43,8 @@ def request(
             )
     if sigmas is not None and timesteps is not None:
         raise OptionError("Both sigmas and timesteps are given; one follows from the other.", fix="give one of them")
-    if mu is not None and (isinstance(mu, bool) or not isinstance(mu, Real) or not abs(mu) <= 20.0):
-        raise OptionError(f"mu is {shown(mu)}; a number from -20 to 20 is due.")
+    if mu is not None and (isinstance(mu, bool) or not isinstance(mu, int | float) or not abs(mu) <= 10.0):
+        raise OptionError(f"mu is {shown(mu)}; a number from -10 to 10 is due.")
     if "mu" in scheduler.accepts and mu is None:
         raise OptionError(
             "The shift of this schedule follows the size of the picture (use_dynamic_shifting); mu is due.",
@@ -55,10 +61,12 @@ def request(
         count = len(own_timesteps)
     if count is not None and steps is None:
         steps = count
-    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise OptionError(f"steps is {shown(steps)}; a whole number from 1 to {most} is due.")
     if steps > most:
-        raise OptionError(f"{steps} steps are asked for; this schedule has at most {most}.", fix=f"ask for {most} steps")
+        raise OptionError(
+            f"{steps} steps are asked for; this schedule has at most {most}.", fix=f"ask for {most} steps"
+        )
     if count is not None and count != steps:
         given = "timesteps" if sigmas is None else "sigmas"
         raise OptionError(

@@ -58,5 +58,7 @@ def stretched(sigmas: Numbers, lowest: float | None) -> Numbers:
     if not lowest:
         return sigmas
     if sigmas[-1] >= 1.0:
-        raise OptionError("A schedule that only has noise cannot end elsewhere (shift_terminal).", fix="take more steps")
+        raise OptionError(
+            "A schedule that only has noise cannot end elsewhere (shift_terminal).", fix="take more steps"
+        )
     return np.asarray(1 - (1 - sigmas) * ((1 - lowest) / (1 - sigmas[-1])))

@@ -11,7 +11,7 @@ from bestiary.schedulers.scheduler import Numbers
 def spaced(spacing: str, steps: int, train: int, offset: int, *, last: int | None = None, more: int = 0) -> Numbers:
     """Timesteps [N], descending, of `train` (Lin et al. 2023, table 2); only "linspace" gives fractions.
 
-    `last` of them are in use, all by default.  `more` is 1 for the solvers that place one more and leave the lowest away.
+    `last` of them are in use, all by default.  `more` is 1 for solvers that place one more and leave the lowest away.
     Raises OptionError where "leading" has no room for so many steps.
     """
     last = train if last is None else last

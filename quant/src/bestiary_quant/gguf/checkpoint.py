@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,13 @@ class GgufCheckpoint:
             return None
         data = self._bytes(name).view(*entry.shape[:-1], entry.kind.row(entry.shape[-1]))
         return PackedMatrix(data, entry.kind) if data.ndim == 2 else PackedStack(data, entry.kind)
+
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Let the system read tensors ahead, without waiting for them and without memory of this process."""
+        for name in names:
+            part, entry = self._place(name)
+            if part.mapped is not None:
+                part.mapped.prefetch(entry.start, entry.end)
 
     def release(self) -> None:
         """Give back the pages read so far.  Raises CheckpointError if a file changed: then copies of them are void."""

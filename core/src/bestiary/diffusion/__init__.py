@@ -1,0 +1,1 @@
+"""Pictures out of noise: what image pipelines of all families share."""

@@ -1,0 +1,97 @@
+"""A network that is larger than the memory: each layer has its weights only while it runs.
+
+They are read from the memory-mapped files of the checkpoint, as it has them; while one layer computes, the system reads
+ahead the pages of the next.  So the memory that is needed is that of the largest layer, and of what is in no layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from bestiary.records import Progress
+
+if TYPE_CHECKING:
+    from bestiary.loading import WeightStream
+    from bestiary.pulling import Puller
+
+
+class StreamedModel:
+    """A network whose layers come and go; a context manager that closes the files."""
+
+    def __init__(self, weights: AbstractContextManager[WeightStream]) -> None:
+        self._held = ExitStack()
+        try:
+            puller = self._held.enter_context(weights).puller
+            self.model: nn.Module = puller.model
+            layers = _layers(puller)
+            _bring_rest(puller, {name for names in layers.values() for name in names})
+            order = list(layers)
+            for place, path in enumerate(order):
+                following = layers[order[(place + 1) % len(order)]]
+                _Layer(puller, layers[path], following).watch(self.model.get_submodule(path))
+        except BaseException:
+            self._held.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files; the network cannot run any more."""
+        self._held.close()
+
+
+def _layers(puller: Puller) -> dict[str, list[str]]:
+    """The parameters of each layer, by its path: layers are the members of the outermost lists of modules."""
+    paths = sorted(_listed(puller.model, ""), key=len, reverse=True)
+    found: dict[str, list[str]] = {path: [] for path in _listed(puller.model, "")}
+    for name in puller.names:
+        owner = next((path for path in paths if name.startswith(f"{path}.")), None)
+        if owner is not None:
+            found[owner].append(name)
+    return {path: names for path, names in found.items() if names}
+
+
+def _listed(module: nn.Module, prefix: str) -> Iterator[str]:
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from (f"{prefix}{name}.{place}" for place in range(len(child)))
+        else:
+            yield from _listed(child, f"{prefix}{name}.")
+
+
+def _bring_rest(puller: Puller, in_layers: set[str]) -> None:
+    rest = [name for name in puller.names if name not in in_layers]
+    total, done = sum(puller.nbytes(name) for name in rest), 0
+    with torch.no_grad():
+        for name in rest:
+            puller.put(name, puller.kept(name))
+            puller.release()
+            done += puller.nbytes(name)
+            if puller.progress:
+                puller.progress(Progress("load", done, total, name))
+        puller.finish()
+
+
+class _Layer:
+    """The coming and going of one layer's weights."""
+
+    def __init__(self, puller: Puller, names: list[str], following: list[str]) -> None:
+        self._puller, self._names, self._following = puller, names, following
+
+    def watch(self, module: nn.Module) -> None:
+        module.register_forward_pre_hook(self._come)
+        module.register_forward_hook(self._go, always_call=True)
+
+    def _come(self, *_: Any) -> None:
+        with torch.no_grad():
+            for name in self._names:
+                self._puller.put(name, self._puller.kept(name), as_read=True)
+        self._puller.release()
+        self._puller.foresee(self._following)
+
+    def _go(self, *_: Any) -> None:
+        for name in self._names:
+            self._puller.take(name)
