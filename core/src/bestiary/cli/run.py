@@ -1,8 +1,9 @@
-"""`bestiary run`: one answer, or a conversation."""
+"""`bestiary run`: one answer, a conversation, or pictures."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ from bestiary.cli.options import (
     Revision,
     Topology,
 )
+from bestiary.cli.paint import check_output, paint, parts_of
 from bestiary.errors import OptionError
 
 
@@ -32,7 +34,10 @@ def run(
     model: Model,
     prompt: Annotated[str | None, typer.Argument(help="What to ask; without it a conversation begins.")] = None,
     image: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="A picture to ask about, a file or a URL; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE", help="A picture to ask about, or to begin with: a file or a URL; may be repeated."
+        ),
     ] = None,
     video: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="An animated picture to ask about as a video.")
@@ -52,6 +57,29 @@ def run(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")] = None,
     think: Annotated[bool | None, typer.Option(help="Whether a model that can reason first does.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where a picture goes that is made.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures to make.")] = 1,
+    height: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of a picture that is made.")] = None,
+    width: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of a picture that is made.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps in which a picture is made.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How much a picture keeps to the prompt.")] = None,
+    negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What a picture is not to show.")] = None,
+    true_cfg: Annotated[float | None, typer.Option(help="How much the negative prompt counts; above 1.")] = None,
+    mask: Annotated[str | None, typer.Option(metavar="FILE", help="White where --image is to become new.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of --image may change: up to 1.")] = None,
+    reference: Annotated[str | None, typer.Option(metavar="FILE", help="A picture to go by.")] = None,
+    control: Annotated[str | None, typer.Option(metavar="FILE", help="Depth or edges of the picture.")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="NAME", help="Another one than the model's.")] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]ID", help="Where a part of a pipeline comes from, or all that are missing."),
+    ] = None,
+    offload: Annotated[
+        str | None, typer.Option(metavar="WHAT", help='What of a pipeline is not to stay in memory: "parts", "layers".')
+    ] = None,
+    tile: Annotated[int | None, typer.Option(metavar="PIXELS", help="Pictures are decoded in tiles.")] = None,
     adapter: Annotated[str | None, typer.Option(metavar="ID", help="A LoRA adapter: a hub id or a folder.")] = None,
     draft: Annotated[
         str | None, typer.Option(metavar="ID", help='Guess tokens ahead: "ngram", or a smaller model.')
@@ -73,7 +101,7 @@ def run(
     cache_dir: CacheDir = None,
     offline: Offline = False,
 ) -> None:
-    """Answer a prompt, or hold a conversation.  Ctrl-C stops an answer, not the conversation."""
+    """Answer a prompt, hold a conversation, or make a picture.  Ctrl-C stops an answer, not the conversation."""
     import bestiary
     from bestiary.generation.sampling import Sampling, merged
     from bestiary.media.limits import MediaLimits
@@ -89,7 +117,26 @@ def run(
     }
     sampling = {name: value for name, value in given.items() if value is not None}
     merged(Sampling(), sampling)  # what is out of bounds is told before a model is loaded
-    own: dict[str, Any] = {"draft": draft} if draft else {}
+    painting: dict[str, Any] = {
+        "n": count if count != 1 else None,
+        "height": height,
+        "width": width,
+        "steps": steps,
+        "guidance": guidance,
+        "negative_prompt": negative,
+        "true_cfg": true_cfg,
+        "mask": mask,
+        "strength": strength,
+        "reference": reference,
+        "control": control,
+        "scheduler": scheduler,
+    }
+    painting = {name: value for name, value in painting.items() if value is not None}
+    check_output(output)
+    given_parts = {"parts": parts_of(part or ()), "offload": offload, "tile": tile}
+    own: dict[str, Any] = {name: value for name, value in given_parts.items() if value is not None}
+    if draft:
+        own["draft"] = draft
     if max_edge is not None:
         own["media_limits"] = MediaLimits(max_edge=max_edge)
     if cache_type != "auto":
@@ -103,8 +150,10 @@ def run(
         raise OptionError(
             "--raw continues the prompt as it is, so --system has no place in it.", fix="leave one of them out"
         )
-    if prompt is None and (image or video):
+    if prompt is None and (image or video) and output is None:
         raise OptionError("--image and --video go with a question.", fix="add it; in a conversation drop files into it")
+    if len(image or ()) > 1 and (output or painting):
+        raise OptionError("A picture begins with one --image.", fix="leave the others out")
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read()
     with bestiary.load(
@@ -122,6 +171,16 @@ def run(
         offline=offline,
         **own,
     ) as pipe:
+        if pipe.identified.architecture.task == "image":
+            texts = {**sampling, "system": system, "raw": raw or None, "think": think, "video": video}
+            texts.pop("seed", None)
+            _refuse(texts, "an image model")
+            painting |= {"image": image[0]} if image else {}
+            painting |= {"seed": seed} if seed is not None else {}
+            painting |= {"adapters": [asked["adapter"]]} if adapter else {}
+            paint(pipe, prompt or "", painting, output, stats)
+            return
+        _refuse({**painting, "output": output}, "a text model")
         if not hasattr(pipe, "stream_chat"):
             raise OptionError(f"`bestiary run` does not know how to talk to {pipe!r}.")
         if system and not pipe.can_chat:
@@ -140,3 +199,11 @@ def run(
             chunks = pipe.stream_chat([*messages, {"role": "user", "content": content}], **asked)
         if not show(chunks, stats):
             raise KeyboardInterrupt
+
+
+def _refuse(options: Mapping[str, Any], what: str) -> None:
+    """Raises OptionError for options that mean nothing to a model of this kind."""
+    for name, value in options.items():
+        if value is not None:
+            spelt = {"negative_prompt": "negative", "n": "count"}.get(name, name).replace("_", "-")
+            raise OptionError(f"--{spelt} means nothing to {what}.", fix="leave it out")

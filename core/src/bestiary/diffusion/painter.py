@@ -15,20 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from bestiary.diffusion import pixels
 from bestiary.diffusion.adapting import ImageAdapters, chosen
 from bestiary.diffusion.model import Condition, Denoise, ImageModel, Pictures
 from bestiary.diffusion.parts import Parts
 from bestiary.diffusion.request import ImageRequest, Prompt, Wanted
 from bestiary.diffusion.steps import Mask, Step, guided, noise_of, run
 from bestiary.errors import OptionError
+from bestiary.media import pixels
 from bestiary.media.limits import MediaLimits
 from bestiary.records import Progress
 from bestiary.schedulers.choice import make_scheduler
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from bestiary.schedulers.scheduler import Schedule, Scheduler
 
 Report = Callable[[Progress], None] | None
@@ -94,7 +92,7 @@ class Painter:
                 done.append(latents.cpu())
         return torch.cat(done)
 
-    def images(self, request: ImageRequest, latents: torch.Tensor, report: Report) -> list[Image]:
+    def images(self, request: ImageRequest, latents: torch.Tensor, report: Report) -> list[pixels.Picture]:
         """The pictures of latents, each with what made it in its `info`."""
         made = []
         for number, (wanted, each) in enumerate(zip(request.pictures, latents, strict=True)):

@@ -1,4 +1,4 @@
-"""Euler's method for models trained on betas (Karras et al. 2022, algorithm 2 without its churn)."""
+"""Euler's method for models trained on betas, as Karras et al. 2022 write it, without their churn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Euler's method with new noise in each step (Song et al. 2021, as k-diffusion has it)."""
+"""Euler's method with new noise in each step, as k-diffusion has it."""
 
 from __future__ import annotations
 

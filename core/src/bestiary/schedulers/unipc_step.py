@@ -24,7 +24,7 @@ def advance(
     """From the sample at `index` to the next sigma.
 
     The corrector knows the picture `ahead`, which was predicted at the `end` of the step; the predictor does not.
-    Equations 3 and 9, B(h) = h (bh1) or exp(h) - 1 (bh2), for h of the other sign as pictures are predicted.
+    B(h) is h (bh1) or exp(h) - 1 (bh2), for h of the other sign as pictures are predicted.
     """
     now, after = schedule.sigma(index)
     if now == after:

@@ -35,9 +35,8 @@ RELEASED: dict[str, dict[str, Any]] = {
 
 
 def parameters(values: dict[str, Any]) -> Shapes:
-    name = "FluxTransformer2DModel"
-    architecture = next(each for each in bestiary_flux.bestiary_architectures() if each.name == name)
-    model = build_empty(architecture, Config(values, "the test"))
+    known = {architecture.name: architecture for architecture in bestiary_flux.bestiary_architectures()}
+    model = build_empty(known["FluxTransformer2DModel"], Config(values, "the test"))
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 

@@ -7,7 +7,7 @@ import torch
 
 from bestiary.config import Config
 from bestiary.errors import ConfigError, MediaError
-from bestiary_clip import ClipVision, build
+from bestiary_clip.model import ClipVision, build
 
 TINY: dict[str, Any] = {
     "hidden_size": 24,

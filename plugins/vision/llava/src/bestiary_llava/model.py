@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
-import bestiary_clip
+import bestiary_clip.model
 import bestiary_siglip
 from bestiary.config import Config
 from bestiary.errors import ConfigError, shown
@@ -23,7 +23,7 @@ from bestiary_qwen.model import build as qwen
 
 TEXTS: Mapping[str, Callable[[Config], CausalLM]] = {"llama": llama, "mistral": llama, "qwen2": qwen}
 TOWERS: Mapping[str, Callable[[Config], nn.Module]] = {
-    "clip_vision_model": bestiary_clip.build,
+    "clip_vision_model": bestiary_clip.model.build,
     "siglip_vision_model": bestiary_siglip.build,
 }
 _AT_ONCE = 32
