@@ -74,7 +74,7 @@ def choices(registry: Registry, dtype: str, device: str, wished: Wish) -> tuple[
     """Who computes each operation on numbers of a type ("bfloat16"), on a kind of device ("cpu")."""
     from bestiary.nn.operations import Operations
 
-    return tuple(_choose(registry, field.name, dtype, device, wished) for field in fields(Operations))
+    return tuple(choose_one(registry, field.name, dtype, device, wished) for field in fields(Operations))
 
 
 def choose(registry: Registry, dtype: torch.dtype, device: torch.device, wished: Wish) -> Operations:
@@ -93,7 +93,8 @@ def choose(registry: Registry, dtype: torch.dtype, device: torch.device, wished:
     return replace(Operations(), **found)
 
 
-def _choose(registry: Registry, operation: str, dtype: str, device: str, wished: Wish) -> Choice:
+def choose_one(registry: Registry, operation: str, dtype: str, device: str, wished: Wish) -> Choice:
+    """Who computes one operation, which need not be one of models: "resize" is of pictures (`bestiary.media.images`)."""
     reasons: list[str] = []
     candidates = [record for record, _ in registry.records(KernelBackend) if record.operation == operation]
     for record in sorted(candidates, key=lambda record: -record.priority):

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 import typer
@@ -69,19 +70,23 @@ def _plugins() -> dict[str, str]:
 
 
 def _kernels() -> dict[str, str]:
-    """Who computes each operation of models in bfloat16, on each kind of device that is here, and why."""
+    """Who computes each operation of models in bfloat16 on each kind of device, who resizes pictures, and why."""
     import torch
 
-    from bestiary.kernels import choices, wish
+    from bestiary.kernels import choices, choose_one, wish
 
     registry = default_registry()
     wished = wish(None, registry)
     kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    return {
+    found = {
         f"{kind} {choice.operation}": f"{choice.backend.name if choice.backend else 'torch'}: {choice.why}"
         for kind in kinds
         for choice in choices(registry, "bfloat16", kind, wished)
     }
+    if find_spec("PIL") is not None:
+        resize = choose_one(registry, "resize", "uint8", "cpu", wished)
+        found["cpu resize"] = f"{resize.backend.name if resize.backend else 'Pillow'}: {resize.why}"
+    return found
 
 
 def _cache() -> dict[str, Any]:

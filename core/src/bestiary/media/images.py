@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from PIL import Image
+
+from bestiary.kernels import choose_one, wish
+from bestiary.records import resolve
+from bestiary.registry import default_registry
 
 RESAMPLING = {resampling.value: resampling for resampling in Image.Resampling}
 """By the numbers that preprocessor_config.json has as `resample`."""
 
 
 def resize(image: Image.Image, height: int, width: int, resample: int = Image.Resampling.BICUBIC) -> Image.Image:
-    """The picture in another size; itself where it has that already."""
+    """The picture in another size, with the pixels that Pillow makes; itself where it has that size already."""
     if image.size == (width, height):
         return image
-    return image.resize((width, height), RESAMPLING[resample])
+    resampling, fast = RESAMPLING[resample], _fast()
+    made = None if fast is None else fast(image, height, width, resampling)
+    return image.resize((width, height), resampling) if made is None else made
+
+
+@cache
+def _fast() -> Callable[[Image.Image, int, int, int], Image.Image | None] | None:
+    """A plugin's operation "resize": to the same pixels, or None where Pillow is to do it.
+
+    Asked when the first picture is resized, with what the environment says of kernels.
+    """
+    registry = default_registry()
+    backend = choose_one(registry, "resize", "uint8", "cpu", wish(None, registry)).backend
+    return None if backend is None else resolve(backend.function)  # type: ignore[no-any-return]
 
 
 def normalised(

@@ -12,7 +12,6 @@ from bestiary.media.images import resize
 from bestiary.media.limits import MediaLimits
 from bestiary.media.opening import open_media
 
-
 Picture = Image.Image
 """For those who have no other use for Pillow."""
 

@@ -7,6 +7,9 @@ import torch
 
 from bestiary.config import Config
 from bestiary.errors import ConfigError, OptionError
+from bestiary.kernels import Wish, choose
+from bestiary.nn.operations import fit
+from bestiary.registry import default_registry
 from bestiary_flux.model import FluxTransformer, build
 from bestiary_flux.tiny import TRANSFORMER
 
@@ -117,6 +120,24 @@ def test_blocks_are_called_one_by_one_and_what_is_given_stays() -> None:
     assert ran == [f"transformer_blocks.{n}" for n in range(2)] + [f"single_transformer_blocks.{n}" for n in range(3)]
     assert all(torch.equal(value, copies[key]) for key, value in given.items())
     assert all(torch.equal(weight, weights[name]) for name, weight in made.state_dict().items())
+
+
+@torch.no_grad()
+def test_kernels_that_are_installed_compute_the_same() -> None:
+    registry = default_registry()
+    made, given = made_of(FEW, reference(FEW)), inputs(FEW)
+    plain = made(**given)
+    fit(made, choose(registry, torch.float32, torch.device("cpu"), Wish()))
+    assert_near(made(**given), plain)
+
+
+@torch.no_grad()
+def test_float16_keeps_within_its_range() -> None:
+    made, given = made_of(FEW, reference(FEW)).half(), inputs(FEW)
+    for block in made.transformer_blocks:
+        block.ff_context.net["2"].bias.fill_(60000.0)
+        block.norm1_context.linear.bias[-36:].fill_(3.0)  # the gate behind it
+    assert bool(made(**given).isfinite().all())
 
 
 @torch.no_grad()

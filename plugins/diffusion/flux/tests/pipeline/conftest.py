@@ -58,7 +58,7 @@ def save(
         )
     )
     t5 = T5EncoderModel(
-        T5Config(d_model=24, d_ff=30, d_kv=6, num_heads=4, num_layers=2, vocab_size=40, feed_forward_proj="gated-gelu")
+        T5Config(d_model=24, d_ff=400, d_kv=6, num_heads=4, num_layers=2, vocab_size=40, feed_forward_proj="gated-gelu")
     )
     transformer = FluxTransformer2DModel(
         in_channels=channels,
