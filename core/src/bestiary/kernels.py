@@ -94,7 +94,7 @@ def choose(registry: Registry, dtype: torch.dtype, device: torch.device, wished:
 
 
 def choose_one(registry: Registry, operation: str, dtype: str, device: str, wished: Wish) -> Choice:
-    """Who computes one operation, which need not be one of models: "resize" is of pictures (`bestiary.media.images`)."""
+    """Who computes one operation; it need not be one of models, as "resize" of `bestiary.media.images` is not."""
     reasons: list[str] = []
     candidates = [record for record, _ in registry.records(KernelBackend) if record.operation == operation]
     for record in sorted(candidates, key=lambda record: -record.priority):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from bestiary.errors import InvalidPlugin
+from bestiary.nn import Linear
 from bestiary.records import Progress
 
 if TYPE_CHECKING:
@@ -80,18 +83,33 @@ class _Layer:
 
     def __init__(self, puller: Puller, names: list[str], following: list[str]) -> None:
         self._puller, self._names, self._following = puller, names, following
+        self._here = False
 
     def watch(self, module: nn.Module) -> None:
         module.register_forward_pre_hook(self._come)
         module.register_forward_hook(self._go, always_call=True)
+        for path, inner in module.named_modules():
+            # A linear layer refuses by itself, and one with a hook could not be computed together with others.
+            if inner is not module and not isinstance(inner, Linear):
+                inner.register_forward_pre_hook(partial(self._check, path))
 
     def _come(self, *_: Any) -> None:
         with torch.no_grad():
             for name in self._names:
                 self._puller.put(name, self._puller.kept(name), as_read=True)
+        self._here = True
         self._puller.release()
         self._puller.foresee(self._following)
 
+    def _check(self, path: str, *_: Any) -> None:
+        # torch computes nonsense from weights without data, and says nothing.
+        if not self._here:
+            raise InvalidPlugin(
+                f"{path} of a layer was called while the layer was not running, so its weights were not there.",
+                fix="a layer is to use its modules in its own forward alone; load without offload until then",
+            )
+
     def _go(self, *_: Any) -> None:
+        self._here = False
         for name in self._names:
             self._puller.take(name)

@@ -33,7 +33,7 @@ def _fast() -> Callable[[Image.Image, int, int, int], Image.Image | None] | None
     """
     registry = default_registry()
     backend = choose_one(registry, "resize", "uint8", "cpu", wish(None, registry)).backend
-    return None if backend is None else resolve(backend.function)  # type: ignore[no-any-return]
+    return None if backend is None else resolve(backend.function)
 
 
 def normalised(

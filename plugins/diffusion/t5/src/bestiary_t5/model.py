@@ -110,15 +110,16 @@ class T5Block(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([T5LayerSelfAttention(s, biased), T5LayerFF(s)])
 
-    @property
-    def table(self) -> RelativePositionBias | None:
-        """Of the bias for this layer and those after it; None where an earlier layer has it."""
-        attention, _ = self.layer
-        return attention.SelfAttention.relative_attention_bias  # type: ignore[union-attr, return-value]
-
-    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, bias: torch.Tensor | None, length: int, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [B * T, D] and the bias of the layers before it -> x [B * T, D] and the bias of those after it."""
         attention, feed_forward = self.layer
-        return feed_forward(attention(x, bias))  # type: ignore[no-any-return]
+        table: RelativePositionBias | None = attention.SelfAttention.relative_attention_bias  # type: ignore[assignment, union-attr]
+        if table is not None:
+            bias = _hidden(table(length), mask)
+        assert bias is not None  # the first layer has a table
+        return feed_forward(attention(x, bias)), bias
 
 
 class T5Stack(nn.Module):
@@ -131,12 +132,9 @@ class T5Stack(nn.Module):
 
     def forward(self, x: torch.Tensor, length: int, mask: torch.Tensor | None) -> torch.Tensor:
         """x [B * T, D] of B texts of T tokens -> [B * T, D]; `mask` [B, T] is True for the tokens to look at."""
-        x = sums(x)
+        x, bias = sums(x), None
         for block in self.block:
-            table: RelativePositionBias | None = block.table  # type: ignore[assignment]
-            if table is not None:
-                bias = _hidden(table(length), mask)
-            x = block(x, bias)
+            x, bias = block(x, bias, length, mask)
         return normed(self.final_layer_norm, x)
 
 
