@@ -1,0 +1,57 @@
+"""What the tests share: diffusers' network of a configuration, and ours with its weights."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from bestiary.config import Config
+from bestiary_autoencoder.model import Autoencoder, build
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The tensors of these tests are tiny: beside other work, threads that wait for each other cost five times it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_reference(values: dict[str, Any]) -> Any:
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    known = {key: value for key, value in values.items() if key != "_class_name"}
+    model = AutoencoderKL(**known).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Norms begin at one and biases at zero: without noise a wrong one would go unseen.
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+def make_empty(values: dict[str, Any]) -> Autoencoder:
+    with torch.device("meta"):
+        return build(Config(values, "the test"))
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[dict[str, Any]], Any]:
+    return make_reference
+
+
+@pytest.fixture(scope="session")
+def empty() -> Callable[[dict[str, Any]], Autoencoder]:
+    return make_empty
+
+
+@pytest.fixture(scope="session")
+def ours() -> Callable[[dict[str, Any], Any], Autoencoder]:
+    def make(values: dict[str, Any], model: Any) -> Autoencoder:
+        made = make_empty(values)
+        made.load_state_dict(model.state_dict(), assign=True)
+        return made
+
+    return make
