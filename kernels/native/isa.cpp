@@ -14,6 +14,7 @@
 #include "plain_linear.h"
 #include "pointwise.h"
 #include "quantize.h"
+#include "resize.h"
 #include "rows.h"
 
 namespace bestiary {
@@ -38,6 +39,7 @@ const Operation JOIN(operations_, ISA)[OPERATIONS] = {
     {{{one_piece, free_areas}, {attention_pieces, attend}, {gathering_pieces, gather_parts}}, 3},
     {{{one_sorting, sort_slots}, {slot_pieces, prepare_slot}, {gate_up_pieces, multiply_gate_up}, {slot_pieces, gate_slot},
       {down_pieces, multiply_down}, {token_pieces, sum_choices}}, 6},
+    {{{resize_span_pieces, put_spans}, {pass_pieces, pass}}, 2},
 };
 
 }  // namespace bestiary

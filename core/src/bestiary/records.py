@@ -244,7 +244,7 @@ class KernelBackend:
     """Fast code for one operation.  Core finds it by operation, type and device, not by who brings it."""
 
     operation: str
-    """A field of `bestiary.nn.operations.Operations`."""
+    """A field of `bestiary.nn.operations.Operations`, or "resize" of pictures (`bestiary.media.images`)."""
     types: tuple[str, ...]
     """Types of numbers, as torch calls them ("bfloat16"), with which the model computes."""
     devices: tuple[str, ...]
