@@ -63,9 +63,10 @@ class Puller:
         """Plain numbers on the CPU, in the type of the checkpoint; never written to, for they may view the file."""
         return self._plan.recipes[name].make(self._checkpoint.read)
 
-    def plain(self, name: str) -> torch.Tensor:
-        """The parameter in memory of its own, in the type and on the device of the model."""
-        target = torch.empty(self.shape(name), dtype=self.dtype, device=self.device)
+    def plain(self, name: str, target: torch.Tensor | None = None) -> torch.Tensor:
+        """The parameter in the type and on the device of the model, in memory of its own or in that of `target`."""
+        if target is None:
+            target = torch.empty(self.shape(name), dtype=self.dtype, device=self.device)
         self._plan.recipes[name].fill(target, self._checkpoint.read)
         return target
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from bestiary.pulling import Puller
 
 
+_ALIGNED = 64
+"""Bytes: a line of the cache."""
+
+
 class StreamedModel:
     """A network whose layers come and go; a context manager that closes the files."""
 
@@ -34,9 +39,12 @@ class StreamedModel:
             layers = _layers(puller)
             _bring_rest(puller, {name for names in layers.values() for name in names})
             order = list(layers)
+            # One piece of memory, in which each layer's weights stand in turn.
+            most = max((_nbytes(puller, names) for names in layers.values()), default=0)
+            memory = torch.empty(most, dtype=torch.uint8, device=puller.device)
             for place, path in enumerate(order):
                 following = layers[order[(place + 1) % len(order)]]
-                _Layer(puller, layers[path], following).watch(self.model.get_submodule(path))
+                _Layer(puller, memory, layers[path], following).watch(self.model.get_submodule(path))
         except BaseException:
             self._held.close()
             raise
@@ -65,6 +73,16 @@ def _listed(module: nn.Module, prefix: str) -> Iterator[str]:
             yield from _listed(child, f"{prefix}{name}.")
 
 
+def _nbytes(puller: Puller, names: list[str]) -> int:
+    return sum(_size(puller, name) for name in names)
+
+
+def _size(puller: Puller, name: str) -> int:
+    """Bytes of a parameter with plain numbers, so that the next one is aligned."""
+    length = prod(puller.shape(name)) * puller.dtype.itemsize
+    return -(-length // _ALIGNED) * _ALIGNED
+
+
 def _bring_rest(puller: Puller, in_layers: set[str]) -> None:
     rest = [name for name in puller.names if name not in in_layers]
     total, done = sum(puller.nbytes(name) for name in rest), 0
@@ -81,8 +99,8 @@ def _bring_rest(puller: Puller, in_layers: set[str]) -> None:
 class _Layer:
     """The coming and going of one layer's weights."""
 
-    def __init__(self, puller: Puller, names: list[str], following: list[str]) -> None:
-        self._puller, self._names, self._following = puller, names, following
+    def __init__(self, puller: Puller, memory: torch.Tensor, names: list[str], following: list[str]) -> None:
+        self._puller, self._memory, self._names, self._following = puller, memory, names, following
         self._here = False
 
     def watch(self, module: nn.Module) -> None:
@@ -94,11 +112,19 @@ class _Layer:
                 inner.register_forward_pre_hook(partial(self._check, path))
 
     def _come(self, *_: Any) -> None:
+        puller, start = self._puller, 0
         with torch.no_grad():
             for name in self._names:
-                self._puller.put(name, self._puller.kept(name), as_read=True)
+                weight = puller.held(name)
+                if weight is None:
+                    length = prod(puller.shape(name)) * puller.dtype.itemsize
+                    place = self._memory[start : start + length].view(puller.dtype).view(puller.shape(name))
+                    puller.put(name, puller.plain(name, place))
+                    start += _size(puller, name)
+                else:
+                    puller.put(name, weight, as_read=True)
+                puller.release()
         self._here = True
-        self._puller.release()
         self._puller.foresee(self._following)
 
     def _check(self, path: str, *_: Any) -> None:
