@@ -90,9 +90,9 @@ class Puller:
             weight = self.operations.adopt(weight, None if identity is None else f"{identity}/{name}")
         self._put(self._places[name], weight)
 
-    def take(self, name: str) -> None:
-        """Out of the network again: what is left in its place has a shape and no data."""
-        self._put(self._places[name], torch.empty(self.shape(name), dtype=self.dtype, device="meta"))
+    def hollow(self, name: str) -> nn.Parameter:
+        """What stands for a parameter that is not there: it has a shape and no data."""
+        return nn.Parameter(torch.empty(self.shape(name), dtype=self.dtype, device="meta"), requires_grad=False)
 
     def foresee(self, names: Iterable[str]) -> None:
         """These parameters will be read next: files that can read ahead do so."""

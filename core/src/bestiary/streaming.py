@@ -78,7 +78,9 @@ def _nbytes(puller: Puller, names: list[str]) -> int:
 
 
 def _size(puller: Puller, name: str) -> int:
-    """Bytes of a parameter with plain numbers, so that the next one is aligned."""
+    """Bytes of a parameter, so that the next one is aligned; of one that stays packed nothing."""
+    if puller.held(name) is not None:
+        return 0
     length = prod(puller.shape(name)) * puller.dtype.itemsize
     return -(-length // _ALIGNED) * _ALIGNED
 
@@ -100,7 +102,17 @@ class _Layer:
     """The coming and going of one layer's weights."""
 
     def __init__(self, puller: Puller, memory: torch.Tensor, names: list[str], following: list[str]) -> None:
-        self._puller, self._memory, self._names, self._following = puller, memory, names, following
+        self._puller, self._names, self._following = puller, names, following
+        # Made once: objects that come and go would leave holes in the memory of the process.
+        self._places: dict[str, nn.Parameter | None] = {}
+        self._nothing = {name: puller.hollow(name) for name in names}
+        start = 0
+        for name in names:
+            size = _size(puller, name)
+            length = prod(puller.shape(name)) * puller.dtype.itemsize
+            place = memory[start : start + length].view(puller.dtype).view(puller.shape(name)) if size else None
+            self._places[name] = None if place is None else nn.Parameter(place, requires_grad=False)
+            start += size
         self._here = False
 
     def watch(self, module: nn.Module) -> None:
@@ -112,20 +124,13 @@ class _Layer:
                 inner.register_forward_pre_hook(partial(self._check, path))
 
     def _come(self, *_: Any) -> None:
-        puller, start = self._puller, 0
+        puller = self._puller
         with torch.no_grad():
-            for name in self._names:
-                weight = puller.held(name)
-                if weight is None:
-                    length = prod(puller.shape(name)) * puller.dtype.itemsize
-                    place = self._memory[start : start + length].view(puller.dtype).view(puller.shape(name))
-                    puller.put(name, puller.plain(name, place))
-                    start += _size(puller, name)
-                else:
-                    puller.put(name, weight, as_read=True)
+            for name, place in self._places.items():
+                puller.put(name, puller.kept(name) if place is None else puller.plain(name, place), as_read=True)
                 puller.release()
         self._here = True
-        self._puller.foresee(self._following)
+        puller.foresee(self._following)
 
     def _check(self, path: str, *_: Any) -> None:
         # torch computes nonsense from weights without data, and says nothing.
@@ -137,5 +142,5 @@ class _Layer:
 
     def _go(self, *_: Any) -> None:
         self._here = False
-        for name in self._names:
-            self._puller.take(name)
+        for name, nothing in self._nothing.items():
+            self._puller.put(name, nothing)

@@ -10,6 +10,7 @@ In that order:
     resampling        another rate
     mel, spectral     spectrograms, and the mel scale that models hear in
     saving            a waveform becomes a file
+    transcript        what was said in one
     plot              a picture of one
 
 Files are read and written by libsndfile: `pip install "bestiary-core[audio]"`.

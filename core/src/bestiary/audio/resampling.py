@@ -2,7 +2,7 @@
 
 The kernel is that of torchaudio.functional.resample with its defaults: a sinc under a Hann window of six zero crossings
 on each side, cut off at 0.99 of the lower of both Nyquist frequencies.  For a ratio of small numbers the few kernels
-that recur are one matrix; for any other each sample gets its own, so that no two rates need more than a block's memory.
+that recur are one matrix; for any other only their numbers that are not zero are kept, of any two rates some millions.
 """
 
 from __future__ import annotations
@@ -58,15 +58,18 @@ def _sinc(x: torch.Tensor, source: int, target: int) -> torch.Tensor:
 
 
 def _each(x: torch.Tensor, source: int, target: int, width: int, length: int) -> torch.Tensor:
-    """The same where kernels hardly ever recur: that of each sample is made for it alone."""
+    """The same where rows of the matrix are mostly zeros: what is not is gathered for each sample."""
     padded, taps = F.pad(x, (width, width + source)), torch.arange(2 * width + 1)
+    kernels = x.new_empty(min(target, length), len(taps))  # they recur after `target` samples
+    for rows in torch.split(torch.arange(len(kernels)), max(1, _BLOCK // len(taps))):
+        shift = (rows * source % target)[:, None].double() / target
+        kernels[rows[0] : rows[-1] + 1] = _windowed((taps - width) - shift, source, target)
     made = x.new_empty(len(x), length)
     for places in torch.split(torch.arange(length), max(1, _BLOCK // len(taps))):
         start = places * source // target  # the sample before each, in x
-        away = (taps - width) - (places * source % target)[:, None].double() / target  # [M, K], in samples of x
-        kernels = _windowed(away, source, target).float().to(x.device)
         index = (start[:, None] + taps).to(x.device)
-        made[:, places[0] : places[-1] + 1] = (padded[:, index] * kernels).sum(-1)
+        weights = kernels[(places % target).to(x.device)]
+        made[:, places[0] : places[-1] + 1] = (padded[:, index] * weights).sum(-1)
     return made
 
 
