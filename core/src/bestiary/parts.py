@@ -15,12 +15,15 @@ from bestiary.errors import CheckpointError, ModelNotFound, OptionError, shown
 from bestiary.identified import Identified, identify_part
 from bestiary.nearest import did_you_mean
 from bestiary.protocols import Repository
-from bestiary.records import Architecture, Part
+from bestiary.records import Architecture, PackingRequest, Part
 from bestiary.sources.within import Within
 
 Given = str | Mapping[str, str | None]
 """The option `parts`: by part a model id, a folder or a file, or None for one that is to be left out; or one
 repository that has all that the model lacks."""
+
+SMALL = 0.1
+"""Of the largest network of a pipeline: smaller ones stay in memory where the others come and go."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,22 @@ def find_parts(whole: Identified, given: Given | None = None) -> dict[str, Found
         elif part.required:
             raise missing_part(whole, part)
     return found
+
+
+def packing_of(part: Part, request: PackingRequest) -> PackingRequest:
+    """What a request for a whole pipeline means for one of its parts."""
+    if isinstance(request.quant, Mapping):
+        own = replace(request, quant=request.quant.get(part.name))
+        return own if part.packs or own.quant is None else PackingRequest(own.quant)
+    return request if part.packs else PackingRequest()
+
+
+def check_quant(architecture: Architecture, quant: Any) -> None:
+    """Raises OptionError where `quant` is by part and names one that cannot be packed."""
+    known = [part.name for part in architecture.parts if part.architectures]
+    for name in quant if isinstance(quant, Mapping) else ():
+        if name not in known:
+            raise OptionError(f"quant names the part {shown(name)}.", fix=f"parts are {', '.join(known)}")
 
 
 def missing_part(whole: Identified, part: Part) -> ModelNotFound:

@@ -16,16 +16,19 @@ from bestiary.cli.options import (
     Model,
     Offline,
     Organization,
+    PartOf,
     Plugin,
     Quant,
     Revision,
     Topology,
 )
+from bestiary.cli.paint import parts_of
 from bestiary.cli.text import columns, quantity, size
 from bestiary.errors import OptionError
 from bestiary.identified import Identified, identify_model
 from bestiary.opening import choose_loader, weight_headers
 from bestiary.packing import make_packing, stated_quantization
+from bestiary.parts import check_quant, find_parts, packing_of
 from bestiary.protocols import Checkpoint
 from bestiary.records import PackingRequest, SourceOptions
 from bestiary.registry import Registry, default_registry
@@ -48,17 +51,34 @@ def inspect(
     imatrix: Imatrix = None,
     calibration_file: CalibrationFile = None,
     device: Device = "auto",
+    part: PartOf = None,
 ) -> None:
     """Print a model's identity, its weight plan, its sizes, and what would be fetched.
 
-    With --quant or --topology it also prints what becomes of each weight when the model is packed so.
+    With --quant or --topology it also prints what becomes of each weight when the model is packed so.  Of a pipeline
+    it prints that of each part.
     """
-    from bestiary.building import build_empty, make_plan
-
     registry = default_registry()
     options = SourceOptions(revision=revision, cache_dir=cache_dir, offline=offline)
     identified = identify_model(model, options, registry, plugin, quant)
     request = PackingRequest(None if identified.chosen else quant, topology, organization, imatrix, calibration_file)
+    if not identified.architecture.parts:
+        _show(identified, registry, request, everything, device)
+        return
+    typer.echo(columns(_whole(identified), indent=""))
+    check_quant(identified.architecture, request.quant)
+    for found in find_parts(identified, parts_of(part or ())).values():
+        if found.network is None:
+            typer.echo(f"\n{found.part.name}: the files of {found.repository.origin}")
+        else:
+            typer.echo(f"\n{found.part.name}")
+            _show(found.network, registry, packing_of(found.part, request), everything, device)
+
+
+def _show(identified: Identified, registry: Registry, request: PackingRequest, everything: bool, device: str) -> None:
+    """One network: identity, files, sizes and plan."""
+    from bestiary.building import build_empty, make_plan
+
     loader, names = choose_loader(identified.repository, registry)
     typer.echo(_identity(identified, loader.name))
     typer.echo(_files(identified, names))
@@ -115,19 +135,20 @@ def _packing(
     return f"packing\n{columns(rows)}\nin memory    {size(total)}"
 
 
+def _whole(identified: Identified) -> list[tuple[str, str]]:
+    plugin = identified.plugin
+    return [
+        ("model", identified.repository.origin),
+        ("architecture", f"{identified.architecture.name}, task {identified.architecture.task}"),
+        ("plugin", f"{plugin.name} ({plugin.distribution} {plugin.version})"),
+    ]
+
+
 def _identity(identified: Identified, loader: str) -> str:
     config = identified.config.text
     keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size")
     sizes = ", ".join(f"{key} {config[key]}" for key in (*keys, "max_position_embeddings") if key in config)
-    plugin = identified.plugin
-    rows = [
-        ("model", identified.repository.origin),
-        ("architecture", f"{identified.architecture.name}, task {identified.architecture.task}"),
-        ("plugin", f"{plugin.name} ({plugin.distribution} {plugin.version})"),
-        ("format", loader),
-        ("config", sizes),
-    ]
-    return columns(rows, indent="")
+    return columns([*_whole(identified), ("format", loader), ("config", sizes)], indent="")
 
 
 def _files(identified: Identified, names: tuple[str, ...]) -> str:

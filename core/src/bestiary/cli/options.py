@@ -22,4 +22,8 @@ CalibrationFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="A text from which it is told what matters in the packing.")
 ]
 CacheType = Annotated[str, typer.Option(help="What keys and values are kept as: auto, fp8, int8 or int4.")]
+PartOf = Annotated[
+    list[str] | None,
+    typer.Option("--part", metavar="[NAME=]ID", help="Where a part of a pipeline comes from, or all that are missing."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -65,7 +65,7 @@ def paint(pipe: ImagePipeline, prompt: str, options: Mapping[str, Any], output: 
     if stats:
         middle = sorted(taken)[len(taken) // 2]
         typer.echo(
-            f"[{len(taken)} steps at {middle:.2f} s, {seconds:.1f} s in all, weights {size(pipe.nbytes())}]", err=True
+            f"[{len(taken)} steps at {middle:.2f} s, {seconds:.1f} s in all, weights {size(pipe.nbytes)}]", err=True
         )
 
 

@@ -21,6 +21,7 @@ from bestiary.cli.options import (
     Model,
     Offline,
     Organization,
+    PartOf,
     Plugin,
     Quant,
     Revision,
@@ -72,10 +73,7 @@ def run(
     reference: Annotated[str | None, typer.Option(metavar="FILE", help="A picture to go by.")] = None,
     control: Annotated[str | None, typer.Option(metavar="FILE", help="Depth or edges of the picture.")] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="NAME", help="Another one than the model's.")] = None,
-    part: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]ID", help="Where a part of a pipeline comes from, or all that are missing."),
-    ] = None,
+    part: PartOf = None,
     offload: Annotated[
         str | None, typer.Option(metavar="WHAT", help='What of a pipeline is not to stay in memory: "parts", "layers".')
     ] = None,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +22,7 @@ from bestiary.errors import OptionError, shown
 from bestiary.identified import Identified
 from bestiary.opening import weight_headers
 from bestiary.packing import stated_quantization
-from bestiary.parts import FoundPart, missing_part
+from bestiary.parts import SMALL, FoundPart, check_quant, missing_part, packing_of
 from bestiary.records import Packing, Part
 from bestiary.streaming import StreamedModel
 
@@ -32,24 +31,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bestiary.diffusion")
 OFFLOADS = (None, "parts", "layers")
-_SMALL = 0.1
-"""Of the largest network."""
 
 
 class Parts:
     """The parts of one pipeline; not for several threads at once."""
 
-    def __init__(
-        self, whole: Identified, found: Mapping[str, FoundPart], pull: Pull, offload: str | None, quant: Any
-    ) -> None:
-        """`quant` is what `load` was told: the scheme of all parts that are meant to be packed, or by part."""
+    def __init__(self, whole: Identified, found: Mapping[str, FoundPart], pull: Pull, offload: str | None) -> None:
         if offload not in OFFLOADS:
             raise OptionError(
                 f"offload is {shown(offload)}.", fix='leave it out for all in memory, or take "parts" or "layers"'
             )
         self.whole, self.found, self.offload = whole, found, offload
-        self._pull, self._quants = pull, _quant_by_part(whole, quant)
-        if offload == "layers" and any(self._quants.values()):
+        self._pull = pull
+        check_quant(whole.architecture, pull.packing.quant)
+        if offload == "layers" and pull.packing:
             raise OptionError(
                 'offload="layers" reads weights as the files have them, so quant has no place beside it.',
                 fix='offload="parts", or load a file that is packed already, such as a .gguf',
@@ -92,6 +87,7 @@ class Parts:
         plain = [each for each in self._here[name].model.parameters() if not each.is_meta and each.is_floating_point()]
         return tensor.to(plain[0].device, plain[0].dtype) if plain else tensor
 
+    @property
     def nbytes(self) -> int:
         """What the networks take that are in memory."""
         return sum(resident_bytes(each.model) for each in self._here.values())
@@ -110,10 +106,7 @@ class Parts:
         if self.offload == "layers" and name in self._large:
             self._here[name] = StreamedModel(self._pull.stream(network))
             return
-        request = replace(self._pull.packing, quant=self._quants.get(name))
-        if not self._part(name).packs and name not in self._quants:
-            request = replace(request, topology=None, organization=None, imatrix=None, calibration_file=None)
-        loaded = self._pull(network, packing=request)
+        loaded = self._pull(network, packing=packing_of(self._part(name), self._pull.packing))
         if loaded.packing is not None:
             self.packing.update((f"{name}.{each}", made) for each, made in loaded.packing.assigned.items())
         self._here[name] = loaded
@@ -136,15 +129,4 @@ class Parts:
                     empty = build_empty(each.network.architecture, each.network.config)
                     make_plan(each.network.architecture, each.network.config, empty, headers)
                 sizes[name] = sum(headers.nbytes(tensor) for tensor in headers.names())
-        return [name for name, size in sizes.items() if size >= _SMALL * max(sizes.values())]
-
-
-def _quant_by_part(whole: Identified, quant: Any) -> dict[str, Any]:
-    parts = whole.architecture.parts
-    if isinstance(quant, Mapping):
-        known = [part.name for part in parts if part.architectures]
-        for name in quant:
-            if name not in known:
-                raise OptionError(f"quant names the part {shown(name)}.", fix=f"parts are {', '.join(known)}")
-        return dict(quant)
-    return {part.name: quant for part in parts if part.packs} if quant is not None else {}
+        return [name for name, size in sizes.items() if size >= SMALL * max(sizes.values())]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bestiary.building import resident_bytes
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.identified import Identified
@@ -64,6 +65,11 @@ class EmbeddingPipeline:
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, with the special tokens that the tokenizer adds."""
         return self.tokenizer.encode(text)
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights take."""
+        return 0 if self._model is None else resident_bytes(self._model)
 
     def close(self) -> None:
         """Free the memory; calls after it raise RequestError."""

@@ -55,7 +55,7 @@ class ImagePipeline:
         found = find_parts(identified, options.parts)
         self.identified = identified
         self._adapters = ImageAdapters(found, options.adapters or {}, identified)
-        self._parts = Parts(identified, found, pull, options.offload, pull.packing.quant)
+        self._parts = Parts(identified, found, pull, options.offload)
         self._parts.attach = self._adapters.attach
         build: Callable[[Identified, Parts], ImageModel] = resolve(identified.architecture.model)
         model = build(identified, self._parts)
@@ -107,9 +107,10 @@ class ImagePipeline:
         """The aliases of the adapters that were loaded."""
         return self._adapters.names
 
+    @property
     def nbytes(self) -> int:
         """What the weights take that are in memory now."""
-        return self._parts.nbytes()
+        return self._parts.nbytes
 
     def close(self) -> None:
         """Free the memory; calls after it raise RequestError."""

@@ -18,6 +18,7 @@ from bestiary.identified import Identified, identify_model
 from bestiary.loading import check_cache_tokens
 from bestiary.opening import open_checkpoint, weight_headers
 from bestiary.packing import make_packing, stated_quantization
+from bestiary.parts import SMALL, find_parts, packing_of
 from bestiary.protocols import Checkpoint
 from bestiary.records import PackingRequest, SourceOptions
 from bestiary.registry import default_registry
@@ -60,18 +61,15 @@ def estimate(id: str, options: Mapping[str, Any], budget: Callable[[str], int]) 
     registry = options.get("registry") or default_registry()
     source = {name: options[name] for name in ("revision", "token", "cache_dir", "offline") if name in options}
     identified = identify_model(id, SourceOptions(**source), registry, options.get("plugin"), request.quant)
-    models = [_read(identified, dtype, device, replace(request, quant=None) if identified.chosen else request)]
+    request = replace(request, quant=None) if identified.chosen else request
+    if identified.architecture.parts:
+        return _estimate_parts(identified, dtype, device, request, options, budget)
+    models = [_read(identified, dtype, device, request)]
     draft = options.get("draft")
     if isinstance(draft, str) and draft != "ngram":
         models.append(_read(identified.other(draft), "auto", device, PackingRequest()))
     weights = sum(model.weights for model in models)
-    room = budget(device) - weights
-    if room < 0:
-        raise OutOfMemory(
-            f"The weights need {written(weights)}; the budget on {device} is {written(budget(device))}.",
-            where=identified.repository.origin,
-            fix='a larger budget, a smaller model, dtype="bfloat16" or quant=...',
-        )
+    room = _room(weights, device, budget, identified)
     if models[0].specs is None:
         return Estimate(device, weights)
     sequences, block_size = options.get("max_requests"), options.get("block_size", 16)
@@ -79,6 +77,36 @@ def estimate(id: str, options: Mapping[str, Any], budget: Callable[[str], int]) 
     tokens = options.get("cache_tokens") or _tokens(models[0], room, options.get("cache_memory"), cache_type)
     cache = sum(_cache_bytes(model, tokens, block_size, sequences, cache_type) for model in models)
     return Estimate(device, weights, cache, {"cache_tokens": tokens})
+
+
+def _estimate_parts(
+    whole: Identified,
+    dtype: str | torch.dtype,
+    device: str,
+    request: PackingRequest,
+    options: Mapping[str, Any],
+    budget: Callable[[str], int],
+) -> Estimate:
+    """Of a pipeline made of parts; of one that is offloaded the largest part, and those that stay beside it."""
+    found = find_parts(whole, options.get("parts")).values()
+    networks = [(each.part, each.network) for each in found if each.network is not None]
+    sizes = [_read(network, dtype, device, packing_of(part, request)).weights for part, network in networks]
+    if options.get("offload") is not None:
+        sizes = [max(sizes), *(size for size in sizes if size < SMALL * max(sizes))]
+    _room(sum(sizes), device, budget, whole)
+    return Estimate(device, sum(sizes))
+
+
+def _room(weights: int, device: str, budget: Callable[[str], int], identified: Identified) -> int:
+    """What weights leave of a budget.  Raises OutOfMemory."""
+    room = budget(device) - weights
+    if room < 0:
+        raise OutOfMemory(
+            f"The weights need {written(weights)}; the budget on {device} is {written(budget(device))}.",
+            where=identified.repository.origin,
+            fix='a larger budget, a smaller model, dtype="bfloat16" or quant=...',
+        )
+    return room
 
 
 def device_name(device: str | torch.device) -> str:
