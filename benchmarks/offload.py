@@ -77,7 +77,7 @@ def run(folder: str, offload: str | None, size: int, kept: str) -> dict[str, Any
         torch.save(made, kept)
         return {
             "peak": memory("VmHWM") - before,
-            "weights": pipe.nbytes(),
+            "weights": pipe.nbytes,
             "load": loaded,
             "step": min(steps),
         }

@@ -41,7 +41,7 @@ class EmbeddingPipeline:
 
         Raises RequestError for a text that is longer than the model reads, unless `truncate` cuts it there.
         """
-        given = [texts] if isinstance(texts, str) else list(texts)
+        given = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Sequence) else []
         if not given or len(given) > MOST_TEXTS or not all(isinstance(text, str) for text in given):
             raise RequestError(f"The texts are {shown(texts)}; a text or a list of 1 to {MOST_TEXTS} texts is due.")
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
