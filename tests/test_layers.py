@@ -18,10 +18,21 @@ DISTRIBUTIONS = sorted(
         *ROOT.glob("plugins/*/*/pyproject.toml"),
     ]
 )
-FORBIDDEN_TO_ALL = {"transformers", "diffusers", "gguf", "PIL", "triton", "fastapi", "uvicorn", "pickle"}
+FORBIDDEN_TO_ALL = {
+    "transformers",
+    "diffusers",
+    "gguf",
+    "PIL",
+    "soundfile",
+    "soxr",
+    "triton",
+    "fastapi",
+    "uvicorn",
+    "pickle",
+}
 OWN = {"quant": {"gguf"}}
 """What is for one distribution alone; a folder named after a library is for that library too."""
-FOLDERS = {"PIL": "media"}
+FOLDERS = {"PIL": "media", "soundfile": "audio", "soxr": "audio"}
 """Folders with another name than the library that they are for."""
 MODULES = {"pyyaml": "yaml", "pillow": "PIL"}
 """Libraries whose modules have other names."""

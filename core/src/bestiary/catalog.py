@@ -18,9 +18,21 @@ DISTRIBUTIONS = {
     "bestiary-qwen-vl": ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
     "bestiary-llava": ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration"),
     "bestiary-idefics": ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration"),
-    "bestiary-flux": ("FluxPipeline", "FluxTransformer2DModel"),
+    "bestiary-flux": (
+        "FluxPipeline",
+        "FluxImg2ImgPipeline",
+        "FluxInpaintPipeline",
+        "FluxFillPipeline",
+        "FluxControlPipeline",
+        "FluxKontextPipeline",
+        "FluxTransformer2DModel",
+    ),
     "bestiary-autoencoder": ("AutoencoderKL",),
-    "bestiary-t5": ("T5EncoderModel",),
+    "bestiary-t5": (
+        *("T5EncoderModel", "T5Model", "T5ForConditionalGeneration", "T5WithLMHeadModel"),
+        *("MT5EncoderModel", "MT5Model", "MT5ForConditionalGeneration"),
+        *("UMT5EncoderModel", "UMT5Model", "UMT5ForConditionalGeneration"),
+    ),
     "bestiary-clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
 }
 MODEL_TYPES = {
@@ -32,7 +44,7 @@ MODEL_TYPES = {
     "bestiary-llava": ("llava", "llava_next"),
     "bestiary-idefics": ("idefics3", "smolvlm"),
     "bestiary-flux": ("flux",),
-    "bestiary-t5": ("t5", "t5encoder"),
+    "bestiary-t5": ("t5", "mt5", "umt5", "t5encoder"),
     "bestiary-clip": ("clip_text_model", "clip"),
 }
 FORMATS = {".uqff": "bestiary-quant", ".gguf": "bestiary-quant", ".ggml": "bestiary-quant"}

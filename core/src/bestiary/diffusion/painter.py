@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bestiary.schedulers.scheduler import Schedule, Scheduler
 
 Report = Callable[[Progress], None] | None
-_KEPT = 32
+_KEPT = 8
 """Prompts whose conditions are kept: the text encoder need not come for them again."""
 
 
@@ -220,7 +220,7 @@ def _info(request: ImageRequest, wanted: Wanted) -> dict[str, str]:
         "prompt": wanted.prompt if isinstance(wanted.prompt, str) else None,
         "negative_prompt": request.options.negative_prompt if request.negative else None,
         "seed": wanted.seed,
-        "steps": request.steps,
+        "steps": request.steps if request.options.sigmas is None else None,
         "guidance": request.guidance,
         "true_cfg": request.options.true_cfg if request.negative else None,
     }

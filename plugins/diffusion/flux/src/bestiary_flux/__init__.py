@@ -38,6 +38,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             "part",
             "bestiary_flux.model:build",
             WEIGHTS,
+            model_types=("flux",),
             gguf=(bestiary.Gguf("flux"),),
             describe="bestiary_flux.describe:describe",
             tiny="bestiary_flux.tiny:TRANSFORMER",

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bestiary
 from bestiary.diffusion.steps import noise_of
-from bestiary.errors import ConfigError, ModelNotFound, OptionError, RequestError
+from bestiary.errors import ConfigError, ModelNotFound, OptionError, OutOfMemory, RequestError
 from bestiary_flux.tokens import pack
 
 Make = Callable[..., tuple[Path, Any]]
@@ -424,3 +424,11 @@ def test_an_autoencoder_of_another_model_is_refused(made: Make) -> None:
     folder, _ = made(**DEV, channels=24)
     with pytest.raises(ConfigError, match="takes 24 channels"):
         load(folder)
+
+
+def test_a_zoo_knows_what_it_takes(made: Make) -> None:
+    folder, _ = made()
+    with bestiary.Zoo({"paint": str(folder)}, memory="100 MB") as zoo:
+        assert zoo.generate("a red fox", model="paint", seed=1, **OURS).size == (48, 32)
+    with bestiary.Zoo({"paint": str(folder)}, memory="1 MB") as zoo, pytest.raises(OutOfMemory, match="weights need"):
+        zoo.generate("a red fox", model="paint", seed=1, **OURS)

@@ -50,7 +50,7 @@ def bestiary_architectures() -> Sequence[bestiary.Architecture]:
             "bestiary_t5.model:build",
             WEIGHTS,
             aliases=ALIASES,
-            model_types=("t5", "mt5", "umt5"),
+            model_types=("t5", "mt5", "umt5", "t5encoder"),
             gguf=(bestiary.Gguf("t5encoder", GATED),),
             describe="bestiary_t5.describe:describe",
             tiny="bestiary_t5.tiny:T5",
