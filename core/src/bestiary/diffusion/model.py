@@ -4,7 +4,7 @@
 
 It takes the networks from `parts` when it uses them, and only then: they may leave the memory in between.  The part
 "vae" is an autoencoder, which the pipeline itself calls: encode(pixels, noise), decode(latents), both in the scale of
-the denoiser and with a `tile` on request, and `factor`, the pixels of a latent's side.
+the denoiser and with a `tile` of latents, a multiple of 4, on request, and `factor`, the pixels of a latent's side.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class Painter:
             request.options.callback(Step(number, done, len(course), seconds, latents, preview))
 
     def _tiled(self, vae: Any) -> dict[str, int]:
-        return {} if self._tile is None else {"tile": max(1, self._tile // vae.factor)}
+        return {} if self._tile is None else {"tile": max(4, self._tile // vae.factor // 4 * 4)}
 
 
 def _info(request: ImageRequest, wanted: Wanted) -> dict[str, str]:

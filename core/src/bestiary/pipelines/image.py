@@ -33,7 +33,7 @@ class ImageLoadOptions:
     offload: str | None = None
     """What is not to stay in memory: "parts" or "layers" (see `bestiary.diffusion.parts`)."""
     tile: int | None = None
-    """Pixels of the side of a tile in which the autoencoder works; None: it sees the whole picture."""
+    """Pixels, about, of the side of a tile in which the autoencoder works; None: it sees the whole picture."""
     adapters: Mapping[str, str] | None = None
     """LoRA adapters by alias, each a hub id, a folder or a file."""
     media_limits: MediaLimits | None = None
