@@ -89,6 +89,17 @@ def test_text_encoders_in_single_files(layouts: Layouts, expected: torch.Tensor,
         paint(layouts.folder, parts={"text_encoder_2": str(t5), "tokenizer_2": None})
 
 
+def test_shards(made: Make, tmp_path: Path) -> None:
+    folder, theirs = made()
+    whole = tmp_path / "sharded"
+    shutil.copytree(folder, whole)
+    shutil.rmtree(whole / "transformer")
+    theirs.transformer.save_pretrained(whole / "transformer", max_shard_size="200KB")
+    assert len(list((whole / "transformer").glob("*.safetensors"))) > 2
+    assert torch.equal(paint(whole), paint(folder))
+    assert torch.equal(paint(whole, offload="layers"), paint(folder))
+
+
 def test_a_transformer_folder_alone_is_the_pipeline(layouts: Layouts, expected: torch.Tensor) -> None:
     assert torch.equal(paint(layouts.folder / "transformer", parts=str(layouts.folder)), expected)
     with pytest.raises(ModelNotFound, match="needs the part vae") as found:
