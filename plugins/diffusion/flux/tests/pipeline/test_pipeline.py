@@ -337,6 +337,15 @@ def test_weights_are_packed(made: Make, quant: Any) -> None:
     assert 0 < float((one - other).norm() / one.norm()) < 0.1
 
 
+@pytest.mark.parametrize("quant", ["q4k", "q6k", "iq4_nl", "mxfp4", "afq6", "hqq8", "fp8", "int8", 5])
+def test_every_kind_of_packing_serves(made: Make, quant: str | int) -> None:
+    folder, _ = made(guidance=True, head=128)
+    with load(folder) as plain, load(folder, quant=quant) as pipe:
+        assert any(name.startswith("transformer.") and each.scheme for name, each in pipe.packing.items())
+        one, other = (each("a red fox", seed=1, output="latent", **OURS) for each in (plain, pipe))
+    assert 0 < float((one - other).norm() / one.norm()) < 0.15
+
+
 # Errors
 
 
