@@ -33,6 +33,7 @@ DISTRIBUTIONS = {
         *("MT5EncoderModel", "MT5Model", "MT5ForConditionalGeneration"),
         *("UMT5EncoderModel", "UMT5Model", "UMT5ForConditionalGeneration"),
     ),
+    "bestiary-dac": ("DacModel",),
     "bestiary-clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
 }
 MODEL_TYPES = {
@@ -46,6 +47,7 @@ MODEL_TYPES = {
     "bestiary-flux": ("flux",),
     "bestiary-t5": ("t5", "mt5", "umt5", "t5encoder"),
     "bestiary-clip": ("clip_text_model", "clip"),
+    "bestiary-dac": ("dac",),
 }
 FORMATS = {".uqff": "bestiary-quant", ".gguf": "bestiary-quant", ".ggml": "bestiary-quant"}
 """Endings of weight files; of those that come first a folder may hold other weights, which are no model alone."""

@@ -1,0 +1,18 @@
+"""In which type of numbers the codec computes."""
+
+import torch
+
+
+def working_type(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type of activations on their way through weights of the type `stored`.
+
+    A CPU without arithmetic for bfloat16 computes in float32: torch's convolutions of bfloat16 take a hundred times as
+    long there.  So does any CPU with float16.
+    """
+    if device.type != "cpu" or stored == torch.float64:
+        return stored
+    return torch.bfloat16 if stored == torch.bfloat16 and _multiplies_bfloat16() else torch.float32
+
+
+def _multiplies_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
