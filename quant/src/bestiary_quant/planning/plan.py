@@ -81,6 +81,8 @@ def plan(request: PackingRequest, sites: Sequence[Site], config: Config, device:
 
     Raises OptionError and ConfigError for requests that cannot be served, before any weight is read.
     """
+    if isinstance(request.quant, Mapping):
+        raise OptionError("quant names parts, which one network does not have.", fix="give the name of a scheme")
     topology = None if request.topology is None else read_topology(request.topology)
     free = free_memory(device)
     available = None if free is None else int(free * SHARE)
