@@ -19,7 +19,7 @@ from bestiary.diffusion.adapting import ImageAdapters, chosen
 from bestiary.diffusion.model import Condition, Denoise, ImageModel, Pictures
 from bestiary.diffusion.parts import Parts
 from bestiary.diffusion.request import ImageRequest, Prompt, Wanted
-from bestiary.diffusion.steps import Mask, Step, guided, noise_of, run
+from bestiary.diffusion.steps import ENCODING, Mask, Step, guided, noise_of, run
 from bestiary.errors import OptionError
 from bestiary.media import pixels
 from bestiary.media.limits import MediaLimits
@@ -180,7 +180,7 @@ class Painter:
         noise = noise_of(request.pictures[number].seed, shape)
         if pictures.image is None or not self._begins_with_image:
             return noise * course.schedule.noise_scale, None
-        clean = self.encode(pictures.image, noise_of(request.pictures[number].seed ^ 1, shape)).cpu()
+        clean = self.encode(pictures.image, noise_of(request.pictures[number].seed, shape, ENCODING)).cpu()
         begun = course.scheduler.add_noise(clean, noise, course.schedule, course.start)
         if pictures.mask is None:
             return begun, None

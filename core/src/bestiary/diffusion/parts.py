@@ -10,6 +10,7 @@ A network is small if it has less than a tenth of the largest one's bytes; it co
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class Parts:
                 fix='offload="parts", or load a file that is packed already, such as a .gguf',
             )
         self._here: dict[str, LoadedModel | StreamedModel] = {}
+        self._used: Counter[str] = Counter()
         self._large = frozenset(self._large_ones()) if offload else frozenset()
         self.packing: dict[str, Packing] = {}
         """What became of each weight that was packed, by the name of the part and of the parameter."""
@@ -75,12 +77,16 @@ class Parts:
         self.require(name)
         if name not in self._here:
             if name in self._large:
-                self._leave(self._large)
+                self._leave(frozenset(each for each in self._large if not self._used[each]))
             self._bring(name)
         network = self._here[name].model
         self.attach(name, network)
-        with torch.inference_mode():
-            yield network
+        self._used[name] += 1
+        try:
+            with torch.inference_mode():
+                yield network
+        finally:
+            self._used[name] -= 1
 
     def placed(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device, and in the type of numbers, with which a part that is here computes."""

@@ -44,9 +44,18 @@ class Mask:
     noise: torch.Tensor
 
 
-def noise_of(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """Standard normal numbers [1, ...] in float32, from the CPU, so that they are the same on every device."""
-    return torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed))
+START, ENCODING, STEPS = range(3)
+"""What noise is for: to begin with, for the autoencoder's sample of a picture, for the steps of some schedulers."""
+
+
+def numbers_of(seed: int, purpose: int) -> torch.Generator:
+    """Random numbers on the CPU, so that they are the same on every device; others for each purpose."""
+    return torch.Generator().manual_seed(seed ^ (purpose << 61))
+
+
+def noise_of(seed: int, shape: tuple[int, ...], purpose: int = START) -> torch.Tensor:
+    """Standard normal numbers [1, ...] in float32."""
+    return torch.randn((1, *shape), generator=numbers_of(seed, purpose))
 
 
 def guided(denoise: Denoise, negative: Denoise | None, scale: float) -> Denoise:
@@ -76,7 +85,7 @@ def run(
     Raises GenerationError where the network gives numbers that are not finite.
     """
     memory: Any = None
-    more = torch.Generator().manual_seed(seed ^ 0x5EED)
+    more = numbers_of(seed, STEPS)
     for index in range(start, len(schedule)):
         began = time.perf_counter()
         output = denoise(scheduler.scale_input(latents, schedule, index), schedule.timestep(index)).float()

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import bestiary
-from bestiary.diffusion.steps import noise_of
+from bestiary.diffusion.steps import ENCODING, noise_of
 from bestiary.errors import ConfigError, ModelNotFound, OptionError, OutOfMemory, RequestError
 from bestiary_flux.tokens import pack
 
@@ -163,7 +163,7 @@ def test_inpainting(made: Make, kind: dict[str, Any]) -> None:
         expected = theirs(
             "a red fox", image=drawn(1), mask_image=mask, strength=0.8, output_type="latent", **THEIRS
         ).images
-        kept = pipe._painter.encode(_pixels(drawn(1)), noise_of(3 ^ 1, SHAPE))
+        kept = pipe._painter.encode(_pixels(drawn(1)), noise_of(3, SHAPE, ENCODING))
     close(found, expected)
     assert torch.allclose(found[..., 14:, :], kept[..., 14:, :], atol=1e-5)
 
@@ -185,7 +185,7 @@ def _same_noise(theirs: Any, seed: int) -> Iterator[None]:
     own = {(2, *SHAPE): None, (1, *SHAPE): noise_of(seed, SHAPE)}
     with pytest.MonkeyPatch.context() as patch, quiet():
         patch.setattr(module, "randn_tensor", lambda shape, **_: own[tuple(shape)])
-        patch.setattr(vae, "randn_tensor", lambda shape, **_: noise_of(seed ^ 1, SHAPE))
+        patch.setattr(vae, "randn_tensor", lambda shape, **_: noise_of(seed, SHAPE, ENCODING))
         yield
 
 
@@ -318,6 +318,15 @@ def test_the_text_encoder_leaves_before_the_denoiser_comes(made: Make) -> None:
             pipe(prompt, seed=2, callback=lambda _: here.append(set(pipe._parts._here)), **OURS)
     assert len(here) == 8
     assert all("transformer" in each and "text_encoder_2" not in each for each in here)
+
+
+def test_a_preview_leaves_the_denoiser_where_it_is(made: Make) -> None:
+    folder, _ = made(**DEV)
+    with load(folder) as resident, load(folder, offload="parts") as pipe:
+        seen: list[Any] = []
+        for each in (resident, pipe):
+            each("a red fox", seed=2, callback=lambda step: seen.append(np.asarray(step.preview())), **OURS)
+    assert all(np.array_equal(one, other) for one, other in zip(seen[:4], seen[4:], strict=True))
 
 
 def test_a_tile_bounds_what_the_autoencoder_sees(made: Make) -> None:
