@@ -34,6 +34,7 @@ DISTRIBUTIONS = {
         *("UMT5EncoderModel", "UMT5Model", "UMT5ForConditionalGeneration"),
     ),
     "bestiary-dac": ("DacModel",),
+    "bestiary-whisper": ("WhisperForConditionalGeneration",),
     "bestiary-clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
 }
 MODEL_TYPES = {
@@ -48,6 +49,7 @@ MODEL_TYPES = {
     "bestiary-t5": ("t5", "mt5", "umt5", "t5encoder"),
     "bestiary-clip": ("clip_text_model", "clip"),
     "bestiary-dac": ("dac",),
+    "bestiary-whisper": ("whisper",),
 }
 FORMATS = {".uqff": "bestiary-quant", ".gguf": "bestiary-quant", ".ggml": "bestiary-quant"}
 """Endings of weight files; of those that come first a folder may hold other weights, which are no model alone."""
