@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import bestiary
 from bestiary.audio.limits import AudioLimits
 from bestiary.audio.transcript import Segment, Transcript
 from bestiary.errors import ConfigError, MediaError, OptionError, RequestError
 from bestiary.generation.tokenizer import Tokenizer
-from bestiary.identified import Identified, identify_model
-from bestiary.loading import load_weights
 from bestiary.pipelines.transcription import TranscriptionPipeline
-from bestiary.records import SourceOptions
-from bestiary.registry import default_registry
+from bestiary.sources.folder import Folder
 from bestiary.testing.reference import Reference
 from bestiary_whisper.listener import Listener
 from bestiary_whisper.options import Options
@@ -33,18 +31,10 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def identified_of(reference: Reference, **options: Any) -> Identified:
-    from dataclasses import replace
-
-    return replace(identify_model(str(reference.folder), SourceOptions(), default_registry()), options=options)
-
-
 def pipeline_of(reference: Reference, **options: Any) -> TranscriptionPipeline:
-    def pull(**given: Any) -> Any:
-        return load_weights(identified, default_registry(), dtype="float32", device="cpu", **given)
-
-    identified = identified_of(reference, **options)
-    return TranscriptionPipeline(identified, pull)  # type: ignore[arg-type]
+    pipe = bestiary.load(str(reference.folder), dtype="float32", device="cpu", progress=False, **options)
+    assert isinstance(pipe, TranscriptionPipeline)
+    return pipe
 
 
 @pytest.fixture(scope="module")
@@ -225,13 +215,13 @@ def test_a_stereo_recording(pipe: TranscriptionPipeline, shared_data: Path) -> N
 
 
 def tokens_with(reference: Reference, **changes: Any) -> Any:
-    tokenizer = Tokenizer.from_repository(identified_of(reference).repository)
+    tokenizer = Tokenizer.from_repository(Folder(reference.folder, "the test"))
     generation = json.loads((reference.folder / "generation_config.json").read_text())
     return tokens_of(tokenizer, WHISPER[1], {**generation, **changes}, 318)
 
 
 def test_what_configurations_leave_out_the_tokenizer_tells(reference: Reference) -> None:
-    tokenizer = Tokenizer.from_repository(identified_of(reference).repository)
+    tokenizer = Tokenizer.from_repository(Folder(reference.folder, "the test"))
     whole, bare = tokens_with(reference), tokens_of(tokenizer, {}, {}, 318)
     for name in ("start", "end", "languages", "tasks", "no_timestamps", "previous", "no_speech"):
         assert getattr(bare, name) == getattr(whole, name)
