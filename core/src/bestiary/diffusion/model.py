@@ -45,6 +45,8 @@ class ImageTerms:
     guidance: float = 3.5
     guided: bool = True
     """Whether the network is told `guidance`; else it means nothing."""
+    true_cfg: float = 1.0
+    """Classifier-free guidance that the model is best with; 1 is none."""
     max_sequence_length: int = 512
     """Tokens of a prompt, and the most that may be asked for."""
     needs: frozenset[str] = frozenset()

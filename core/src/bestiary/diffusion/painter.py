@@ -80,7 +80,7 @@ class Painter:
                     )
                     assert denoise is not None
                     for index, seconds, latents in run(
-                        guided(denoise, negative, options.true_cfg),
+                        guided(denoise, negative, request.true_cfg),
                         beginning,
                         course.scheduler,
                         course.schedule,
@@ -222,6 +222,6 @@ def _info(request: ImageRequest, wanted: Wanted) -> dict[str, str]:
         "seed": wanted.seed,
         "steps": request.steps if request.options.sigmas is None else None,
         "guidance": request.guidance,
-        "true_cfg": request.options.true_cfg if request.negative else None,
+        "true_cfg": request.true_cfg if request.negative else None,
     }
     return {name: str(value) for name, value in stated.items() if value is not None}

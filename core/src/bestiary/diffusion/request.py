@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
@@ -44,7 +44,7 @@ class ImageOptions:
     steps: int | None = None
     guidance: float | None = None
     """How much a guided model is told to keep to the prompt."""
-    true_cfg: float = 1.0
+    true_cfg: float | None = None
     """Classifier-free guidance: above 1 each step is computed twice, and the difference to the negative prompt counts
     so many times."""
     seed: int | Sequence[int] | None = None
@@ -108,12 +108,13 @@ class ImageRequest:
     width: int
     steps: int
     guidance: float | None
+    true_cfg: float
     length: int
 
     @property
     def negative(self) -> bool:
         """Whether each step is computed a second time, with the negative prompt."""
-        return self.options.true_cfg > 1.0
+        return self.true_cfg > 1.0
 
 
 def make_request(prompt: Prompt | Sequence[Prompt], given: Mapping[str, Any], terms: ImageTerms) -> ImageRequest:
@@ -127,7 +128,8 @@ def make_request(prompt: Prompt | Sequence[Prompt], given: Mapping[str, Any], te
     prompts = _prompts(prompt, options)
     _check_pictures(options, terms)
     height, width = (_side(name, getattr(options, name), getattr(terms, name), terms) for name in ("height", "width"))
-    if options.negative_prompt is not None and options.true_cfg <= 1.0:
+    true_cfg = terms.true_cfg if options.true_cfg is None else float(options.true_cfg)
+    if options.negative_prompt is not None and true_cfg <= 1.0:
         raise OptionError("negative_prompt counts only with true_cfg above 1.", fix="true_cfg=4")
     if options.guidance is not None and not terms.guided:
         raise OptionError("The model takes no guidance.", fix="leave guidance out; true_cfg=... works with any model")
@@ -140,7 +142,8 @@ def make_request(prompt: Prompt | Sequence[Prompt], given: Mapping[str, Any], te
     wanted = tuple(Wanted(text, seed) for text, seed in zip(prompts, seeds, strict=True))
     _check_latents(options.latents, len(wanted))
     guidance = (terms.guidance if options.guidance is None else float(options.guidance)) if terms.guided else None
-    return ImageRequest(wanted, replace(options), height, width, options.steps or terms.steps, guidance, length)
+    steps = options.steps or terms.steps
+    return ImageRequest(wanted, options, height, width, steps, guidance, true_cfg, length)
 
 
 def _prompts(prompt: Prompt | Sequence[Prompt], options: ImageOptions) -> list[Prompt]:

@@ -62,7 +62,7 @@ def _terms(kind: str, guided: bool, multiple: int, whole: Identified) -> ImageTe
         "takes": frozenset({"image", "mask"} | {"plain": {"reference"}, "control": {"control"}, "fill": set()}[kind]),
     }
     stated = whole.evidence.model_index.get("_defaults", {})
-    own = ("height", "width", "steps", "guidance", "max_sequence_length")
+    own = ("height", "width", "steps", "guidance", "true_cfg", "max_sequence_length")
     if not isinstance(stated, Mapping) or not all(
         isinstance(value, int | float) and not isinstance(value, bool) and value > 0 for value in stated.values()
     ):
