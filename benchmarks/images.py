@@ -5,7 +5,8 @@
 A Flux of 283 million random parameters in bfloat16 with its autoencoder; text encoders are left out, and conditions
 given.  Each run is a process of its own, ours and theirs in turns, and each of them paints with one step and with five.
 A ratio is the median of ours over theirs, and below 1 ours is faster or smaller.  Where a CPU has no products of
-bfloat16, diffusers takes minutes to decode in it; so diffusers in float32 stands in the table too.
+bfloat16, diffusers takes minutes to decode in it, so that this is left out unless `--slow` asks for it; diffusers in
+float32 stands in the table too.
 """
 
 from __future__ import annotations
@@ -113,14 +114,16 @@ def run(which: str, folder: str, given: argparse.Namespace) -> dict[str, Any]:
         paint(size, steps, decoded)
         return time.perf_counter() - began
 
+    decodes = which != "bfloat16" or given.slow
     for size in given.sizes:
-        seconds(size, 1, which != "bfloat16")
+        seconds(size, 1, decodes)
         rows = [
-            (seconds(size, 1, False), seconds(size, STEPS, False), seconds(size, 1, True)) for _ in range(given.repeats)
+            (seconds(size, 1, False), seconds(size, STEPS, False), seconds(size, 1, decodes))
+            for _ in range(given.repeats)
         ]
         found[str(size)] = {
             "step": min((several - one) / (STEPS - 1) for one, several, _ in rows),
-            "decode": min(whole - one for one, _, whole in rows),
+            "decode": min(whole - one for one, _, whole in rows) if decodes else None,
         }
     status = Path("/proc/self/status").read_text().splitlines()
     found["peak"] = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
@@ -134,6 +137,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--quant", default="q8_0", help="a second run of ours is packed so")
+    arguments.add_argument("--slow", action="store_true", help="let diffusers decode in bfloat16 on any CPU")
     arguments.add_argument("--json", metavar="FILE")
     arguments.add_argument("--child", nargs=2, metavar=("WHICH", "FOLDER"), help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -154,20 +158,21 @@ def _child(which: str, folder: str, given: argparse.Namespace) -> Any:
     sizes = [str(size) for size in given.sizes]
     command = [sys.executable, __file__, "--child", which, folder, "--sizes", *sizes]
     command += ["--threads", str(given.threads), "--repeats", str(given.repeats), "--quant", given.quant]
+    command += ["--slow"] if given.slow else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _show(rounds: list[dict[str, Any]], sizes: list[int], quant: str) -> None:
-    def row(name: str, figure: Callable[[Any], float], unit: float, places: int) -> None:
+    def row(name: str, figure: Callable[[Any], Any], unit: float, places: int) -> None:
+        figures = {which: [figure(each[which]) for each in rounds] for which in RUNS}
         cells = []
-        for which in RUNS:
-            found = [figure(each[which]) for each in rounds]
-            cell = f"{statistics.median(found) / unit:.{places}f}"
-            if which in ("ours", "packed"):
-                for other in RUNS[:2]:
-                    others = [figure(each[other]) for each in rounds]
-                    cell += f" x{statistics.median(a / b for a, b in zip(found, others, strict=True)):.2f}"
+        for which, found in figures.items():
+            cell = "-" if None in found else f"{statistics.median(found) / unit:.{places}f}"
+            for other in RUNS[:2] if which in ("ours", "packed") else ():
+                if None not in figures[other]:
+                    ratios = (a / b for a, b in zip(found, figures[other], strict=True))
+                    cell += f" x{statistics.median(ratios):.2f}"
             cells.append(cell)
         print(f"| {name} | {' | '.join(cells)} |")
 
