@@ -16,7 +16,7 @@ from bestiary.config import Config
 from bestiary.errors import MediaError, RequestError
 from bestiary_autoencoder.convolution import Convolution, Downsample, Upsample
 from bestiary_autoencoder.norm import GroupNorm, activated
-from bestiary_autoencoder.precision import working_type
+from bestiary_autoencoder.precision import computing_type, kept_type
 from bestiary_autoencoder.settings import Settings, read
 from bestiary_autoencoder.tiles import check_tile, tiled
 
@@ -63,7 +63,8 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, C, H, W] -> [B, C, H, W]."""
-        h = self.group_norm(x).permute(0, 2, 3, 1).reshape(len(x), 1, -1, x.shape[1])  # [B, 1, H W, C]
+        h = self.group_norm(x.to(computing_type(x)))
+        h = h.permute(0, 2, 3, 1).reshape(len(x), 1, -1, x.shape[1])  # [B, 1, H W, C]
         h = self.to_out[0](F.scaled_dot_product_attention(self.to_q(h), self.to_k(h), self.to_v(h)))
         return x.add_(h.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2))
 
@@ -233,7 +234,7 @@ class Autoencoder(nn.Module):
 
     def _prepared(self, x: torch.Tensor) -> torch.Tensor:
         weight = self.decoder.conv_in.weight
-        kind = working_type(weight.dtype, weight.device, self._force_upcast)
+        kind = kept_type(weight.dtype, weight.device, self._force_upcast)
         return x.to(kind, memory_format=torch.channels_last)
 
     def _each(self, values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
