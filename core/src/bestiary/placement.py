@@ -83,6 +83,11 @@ def _most_stored(checkpoint: Checkpoint) -> str:
     return sizes.most_common(1)[0][0] if sizes else "float32"
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has arithmetic for bfloat16: torch's convolutions in it take a hundred times as long without."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def check_fits(needed: int, device: torch.device) -> None:
     """Stop with numbers before a load that would end in a kill.  Raises OutOfMemory."""
     free = free_memory(device)

@@ -89,9 +89,11 @@ class Parts:
             self._used[name] -= 1
 
     def placed(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor on the device, and in the type of numbers, with which a part that is here computes."""
+        """A tensor on the device, and of numbers also in the type, with which a part that is here computes."""
         plain = [each for each in self._here[name].model.parameters() if not each.is_meta and each.is_floating_point()]
-        return tensor.to(plain[0].device, plain[0].dtype) if plain else tensor
+        if not plain:
+            return tensor
+        return tensor.to(plain[0].device, plain[0].dtype if tensor.is_floating_point() else tensor.dtype)
 
     @property
     def nbytes(self) -> int:

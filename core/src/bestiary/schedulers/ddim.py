@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bestiary.errors import OptionError
-from bestiary.schedulers.betas import Betas
 from bestiary.schedulers.clipping import Clipping
 from bestiary.schedulers.keys import check_keys
+from bestiary.schedulers.noising import ByShare
 from bestiary.schedulers.prediction import noise_in, picture, required
 from bestiary.schedulers.request import request
 from bestiary.schedulers.scheduler import Array, Numbers, Schedule
@@ -17,7 +17,7 @@ from bestiary.schedulers.spacing import spaced
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDIM(Clipping, Betas):
+class DDIM(Clipping, ByShare):
     """diffusers' DDIMScheduler; `eta` is an argument of its step."""
 
     prediction_type: str = "epsilon"
@@ -47,9 +47,6 @@ class DDIM(Clipping, Betas):
         asked = request(self, steps, sigmas, timesteps, mu, most=train, highest=math.inf)
         return Schedule(whole_timesteps(self.timestep_spacing, asked.steps, train, self.steps_offset))
 
-    def scale_input(self, sample: Array, schedule: Schedule, index: int) -> Array:
-        return sample
-
     def step(
         self,
         output: Array,
@@ -72,10 +69,6 @@ class DDIM(Clipping, Betas):
         new = self.eta * sigma_next / sigma * math.sqrt(max(1 - (alpha / alpha_next) ** 2, 0.0))
         made = alpha_next * clean + math.sqrt(max(sigma_next**2 - new**2, 0.0)) * found
         return (made + new * required(noise) if self.eta > 0 else made), None
-
-    def add_noise(self, sample: Array, noise: Array, schedule: Schedule, index: int) -> Array:
-        alpha, sigma = self.share(schedule.timestep(index))
-        return alpha * sample + sigma * noise
 
 
 def whole_timesteps(spacing: str, steps: int, train: int, offset: int) -> Numbers:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bestiary.errors import OptionError
-from bestiary.schedulers.betas import Betas
 from bestiary.schedulers.clipping import Clipping
 from bestiary.schedulers.ddim import whole_timesteps
 from bestiary.schedulers.keys import check_keys
+from bestiary.schedulers.noising import ByShare
 from bestiary.schedulers.prediction import picture, required
 from bestiary.schedulers.request import request
 from bestiary.schedulers.scheduler import Array, Schedule
@@ -20,7 +20,7 @@ _LEAST = 1e-20
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPM(Clipping, Betas):
+class DDPM(Clipping, ByShare):
     """diffusers' DDPMScheduler; of `variance_type` those that released models use."""
 
     prediction_type: str = "epsilon"
@@ -50,9 +50,6 @@ class DDPM(Clipping, Betas):
         if asked.timesteps is not None:
             return Schedule(asked.whole_timesteps(train))
         return Schedule(whole_timesteps(self.timestep_spacing, asked.steps, train, self.steps_offset))
-
-    def scale_input(self, sample: Array, schedule: Schedule, index: int) -> Array:
-        return sample
 
     def step(
         self,
@@ -87,7 +84,3 @@ class DDPM(Clipping, Betas):
             logarithm = fraction * math.log(beta) + (1 - fraction) * math.log(small)
             return mean + math.e ** (0.5 * logarithm) * required(noise), None
         return mean + math.sqrt(beta if self.variance_type == "fixed_large" else small) * required(noise), None
-
-    def add_noise(self, sample: Array, noise: Array, schedule: Schedule, index: int) -> Array:
-        alpha, sigma = self.share(schedule.timestep(index))
-        return alpha * sample + sigma * noise

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bestiary.schedulers.betas import Betas
 from bestiary.schedulers.keys import check_keys, one_of, spreads_of
+from bestiary.schedulers.noising import BySigma
 from bestiary.schedulers.prediction import picture
 from bestiary.schedulers.request import request
 from bestiary.schedulers.scheduler import Array, Schedule
@@ -18,7 +18,7 @@ from bestiary.schedulers.spread import exponential, spread, timesteps_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Euler(Betas):
+class Euler(BySigma):
     """diffusers' EulerDiscreteScheduler: a sample is picture + sigma * noise."""
 
     prediction_type: str = "epsilon"
@@ -74,9 +74,6 @@ class Euler(Betas):
             told = 0.25 * np.log(values[:-1])
         return Schedule(told, values, noise_scale(self.timestep_spacing, float(values.max())))
 
-    def scale_input(self, sample: Array, schedule: Schedule, index: int) -> Array:
-        return scaled(sample, schedule.sigma(index)[0])
-
     def step(
         self,
         output: Array,
@@ -90,18 +87,10 @@ class Euler(Betas):
         slope = slope_of(self.prediction_type, output, sample, now)
         return sample + (after - now) * slope, None
 
-    def add_noise(self, sample: Array, noise: Array, schedule: Schedule, index: int) -> Array:
-        return sample + schedule.sigma(index)[0] * noise
-
 
 def noise_scale(timestep_spacing: str, highest: float) -> float:
     """The deviation of a first sample; "leading" timesteps do not begin at the end of the training's."""
     return math.sqrt(highest**2 + 1) if timestep_spacing == "leading" else highest
-
-
-def scaled(sample: Array, sigma: float) -> Array:
-    """A sample with the variance that the model was trained on."""
-    return sample / math.sqrt(sigma**2 + 1)
 
 
 def slope_of(prediction_type: str, output: Array, sample: Array, sigma: float) -> Array:
@@ -110,4 +99,4 @@ def slope_of(prediction_type: str, output: Array, sample: Array, sigma: float) -
         return output
     alpha = 1 / math.sqrt(sigma**2 + 1)
     kind = "sample" if prediction_type == "original_sample" else prediction_type
-    return (sample - picture(kind, output, scaled(sample, sigma), alpha, sigma * alpha)) / sigma
+    return (sample - picture(kind, output, sample * alpha, alpha, sigma * alpha)) / sigma

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bestiary.schedulers.betas import Betas
-from bestiary.schedulers.euler import noise_scale, scaled, slope_of
+from bestiary.schedulers.euler import noise_scale, slope_of
 from bestiary.schedulers.keys import check_keys
+from bestiary.schedulers.noising import BySigma
 from bestiary.schedulers.prediction import required
 from bestiary.schedulers.request import request
 from bestiary.schedulers.scheduler import Array, Schedule
@@ -18,7 +18,7 @@ from bestiary.schedulers.spacing import spaced
 
 
 @dataclass(frozen=True, kw_only=True)
-class EulerAncestral(Betas):
+class EulerAncestral(BySigma):
     """diffusers' EulerAncestralDiscreteScheduler: a sample is picture + sigma * noise."""
 
     prediction_type: str = "epsilon"
@@ -46,9 +46,6 @@ class EulerAncestral(Betas):
         values = np.append(self.sigmas_at(told), 0.0)
         return Schedule(told, values, noise_scale(self.timestep_spacing, float(values.max())))
 
-    def scale_input(self, sample: Array, schedule: Schedule, index: int) -> Array:
-        return scaled(sample, schedule.sigma(index)[0])
-
     def step(
         self,
         output: Array,
@@ -64,6 +61,3 @@ class EulerAncestral(Betas):
         down = math.sqrt(after**2 - added**2)
         slope = slope_of(self.prediction_type, output, sample, now)
         return sample + (down - now) * slope + added * required(noise), None
-
-    def add_noise(self, sample: Array, noise: Array, schedule: Schedule, index: int) -> Array:
-        return sample + schedule.sigma(index)[0] * noise

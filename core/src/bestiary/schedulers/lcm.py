@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from bestiary.errors import ConfigError, OptionError
-from bestiary.schedulers.betas import Betas
 from bestiary.schedulers.clipping import Clipping
 from bestiary.schedulers.keys import check_keys
+from bestiary.schedulers.noising import ByShare
 from bestiary.schedulers.prediction import picture, required
 from bestiary.schedulers.request import request
 from bestiary.schedulers.scheduler import Array, Schedule
@@ -23,7 +23,7 @@ _DEVIATION = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class LCM(Clipping, Betas):
+class LCM(Clipping, ByShare):
     """diffusers' LCMScheduler."""
 
     beta_start: float = 0.00085
@@ -69,9 +69,6 @@ class LCM(Clipping, Betas):
             )
         return Schedule(trained[np.floor(np.linspace(0, original, asked.steps, endpoint=False)).astype(int)])
 
-    def scale_input(self, sample: Array, schedule: Schedule, index: int) -> Array:
-        return sample
-
     def step(
         self,
         output: Array,
@@ -93,7 +90,3 @@ class LCM(Clipping, Betas):
             return denoised, None
         alpha_next, sigma_next = self.share(schedule.timestep(index + 1))
         return alpha_next * denoised + sigma_next * required(noise), None
-
-    def add_noise(self, sample: Array, noise: Array, schedule: Schedule, index: int) -> Array:
-        alpha, sigma = self.share(schedule.timestep(index))
-        return alpha * sample + sigma * noise

@@ -2,6 +2,8 @@
 
 import torch
 
+from bestiary.placement import cpu_multiplies_bfloat16
+
 
 def kept_type(stored: torch.dtype, device: torch.device, force_upcast: bool) -> torch.dtype:
     """The type of pictures between the layers, of weights of the type `stored`.
@@ -20,10 +22,6 @@ def computing_type(x: torch.Tensor) -> torch.dtype:
     A CPU without arithmetic for bfloat16 computes in float32, with weights that are turned when they are used: torch's
     convolutions of bfloat16 take a hundred times as long there.
     """
-    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not _multiplies_bfloat16():
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not cpu_multiplies_bfloat16():
         return torch.float32
     return x.dtype
-
-
-def _multiplies_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

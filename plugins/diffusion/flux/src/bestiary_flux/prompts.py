@@ -30,9 +30,9 @@ class Prompts:
         short = self._ids("tokenizer", prompt, self._clip_length)
         long = self._ids("tokenizer_2", prompt if prompt_2 is None else prompt_2, length)
         with self._parts.use("text_encoder") as clip:
-            _, pooled = clip(short.to(_device(clip)))
+            _, pooled = clip(self._parts.placed("text_encoder", short))
         with self._parts.use("text_encoder_2") as t5:
-            states = t5(long.to(_device(t5)))
+            states = t5(self._parts.placed("text_encoder_2", long))
         return Condition({"states": states.clone(), "pooled": pooled.clone()})
 
     @property
@@ -66,7 +66,3 @@ class Prompts:
                     raise
                 raise missing_part(self._parts.whole, found.part) from error
         return self._tokenizers[part]
-
-
-def _device(network: torch.nn.Module) -> torch.device:
-    return next((each.device for each in network.parameters() if not each.is_meta), torch.device("cpu"))

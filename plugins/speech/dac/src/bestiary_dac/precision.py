@@ -2,6 +2,8 @@
 
 import torch
 
+from bestiary.placement import cpu_multiplies_bfloat16
+
 
 def working_type(stored: torch.dtype, device: torch.device) -> torch.dtype:
     """The type of activations on their way through weights of the type `stored`.
@@ -11,8 +13,4 @@ def working_type(stored: torch.dtype, device: torch.device) -> torch.dtype:
     """
     if device.type != "cpu" or stored == torch.float64:
         return stored
-    return torch.bfloat16 if stored == torch.bfloat16 and _multiplies_bfloat16() else torch.float32
-
-
-def _multiplies_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return torch.bfloat16 if stored == torch.bfloat16 and cpu_multiplies_bfloat16() else torch.float32
