@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 TEXT := -e core -e kernels -e plugins/text/llama -e plugins/text/demo
 PLUGINS := $(addprefix plugins/text/,llama qwen gemma demo) \
 	$(addprefix plugins/vision/,clip siglip gemma3 qwen-vl llava idefics) \
-	$(addprefix plugins/diffusion/,t5 autoencoder flux demo) $(addprefix plugins/speech/,dac whisper)
+	$(addprefix plugins/diffusion/,t5 autoencoder flux demo) $(addprefix plugins/speech/,dac dia whisper)
 ALL := -e . -e core[testing] -e quant -e kernels $(addprefix -e ,$(PLUGINS))
 SOURCES := core/src/bestiary quant/src/bestiary_quant kernels/src/bestiary_kernels $(wildcard plugins/*/*/src/bestiary_*)
 PROJECTS := constraints.txt pyproject.toml \

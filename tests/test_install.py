@@ -234,7 +234,7 @@ def test_the_tutorial_passes_its_own_tests(tmp_path: Path) -> None:
 def test_a_picture_for_a_model_without_eyes_is_refused(fresh: Environment, shared_data: Path) -> None:
     """Without the library that would open it."""
     folder = shared_data / "weights/stories260K/hf"
-    shown = fresh.run("bestiary", "run", str(folder), "Once", "--raw", "--image", "absent.png", code=1)
+    shown = fresh.run("bestiary", "run", str(folder), "Once", "--raw", "--image", "data:image/png;base64,", code=1)
     assert "takes no images, only text" in shown
 
 

@@ -55,6 +55,7 @@ def bestiary_pipelines() -> Sequence[PipelineType]:
     return [
         *texts,
         PipelineType("image", "bestiary.pipelines.image:ImagePipeline", painting),
+        PipelineType("speech", "bestiary.pipelines.speech:SpeechPipeline", ("parts", "dac_model_id", "audio_limits")),
         PipelineType("transcription", "bestiary.pipelines.transcription:TranscriptionPipeline", ("audio_limits",)),
         PipelineType("embedding", "bestiary.pipelines.embedding:EmbeddingPipeline"),
     ]

@@ -34,6 +34,7 @@ DISTRIBUTIONS = {
         *("UMT5EncoderModel", "UMT5Model", "UMT5ForConditionalGeneration"),
     ),
     "bestiary-dac": ("DacModel",),
+    "bestiary-dia": ("DiaPipeline", "DiaForConditionalGeneration"),
     "bestiary-whisper": ("WhisperForConditionalGeneration",),
     "bestiary-clip": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
 }
@@ -49,6 +50,7 @@ MODEL_TYPES = {
     "bestiary-t5": ("t5", "mt5", "umt5", "t5encoder"),
     "bestiary-clip": ("clip_text_model", "clip"),
     "bestiary-dac": ("dac",),
+    "bestiary-dia": ("dia",),
     "bestiary-whisper": ("whisper",),
 }
 FORMATS = {".uqff": "bestiary-quant", ".gguf": "bestiary-quant", ".ggml": "bestiary-quant"}

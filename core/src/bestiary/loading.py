@@ -87,7 +87,7 @@ class WeightStream:
 
 
 def load(
-    model: str,
+    model: str | Identified,
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
@@ -109,7 +109,8 @@ def load(
 ) -> Any:
     """Load a model and return its pipeline, a context manager.
 
-    `model` is a hub id, a local folder or weight file, or the name of a packaged model ("demo").  `dtype` is "auto"
+    `model` is a hub id, a local folder or weight file, or the name of a packaged model ("demo"); or what
+    `identify_model` made of one, which then has all that is said here about where it comes from.  `dtype` is "auto"
     (as the checkpoint says), "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda", "cuda:1".
 
     `quant` packs the weights while they load: a scheme or mixture that an installed quantizer names ("q4k", "q4_k_m"),
@@ -136,8 +137,11 @@ def load(
         wished = wish(kernels, registry)
         told = _told_loaders(options, registry)
         _check_options(options, [record for record, _ in registry.records(PipelineType)], told)
-        source = SourceOptions(revision, token, cache_dir, offline, report, told)
-        identified = identify_model(model, source, registry, plugin, quant)
+        if isinstance(model, Identified):
+            identified = model
+        else:
+            source = SourceOptions(revision, token, cache_dir, offline, report, told)
+            identified = identify_model(model, source, registry, plugin, quant)
         pipeline = registry.pipeline(identified.architecture.task)
         _check_options(options, [pipeline], told)
         own = {name: value for name, value in options.items() if name not in told}

@@ -20,6 +20,10 @@ from bestiary.errors import MediaError
 pytest.importorskip("soundfile")
 
 
+OPEN = 0xFFFFFFFF
+"""What ffmpeg announces where it writes to a pipe."""
+
+
 def wav(
     data: bytes = b"\0" * 64,
     *,
@@ -97,9 +101,25 @@ def test_other_formats_tell_their_length_too(format: str, subtype: str) -> None:
     refused(silence(61, 8000, format, subtype), "lasts 61", AudioLimits(duration=60))
 
 
-@pytest.mark.parametrize("announced", [65, 1 << 30, (1 << 31) - 1, (1 << 32) - 1])
+@pytest.mark.parametrize("announced", [65, 1 << 30, 0x7FFFF000, (1 << 31) - 1, (1 << 32) - 2])
 def test_a_wav_header_that_lies(announced: int) -> None:
     refused(wav(announced=announced), f"announces {announced} bytes of samples and has 64")
+
+
+def test_a_wav_header_without_a_size_breaks_limits_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = wav(bytes(2 * 16001), announced=OPEN)
+    assert open_audio(data, AudioLimits(duration=2)).length == 16001
+    assert open_audio(data, AudioLimits(decoded_bytes=64004)).length == 16001
+    # Before any decoder is asked.
+    monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
+    refused(data, "lasts 1.00006 seconds; 1 seconds are taken", AudioLimits(duration=1))
+    refused(data, "has 64004 bytes of samples; 64000 are taken", AudioLimits(decoded_bytes=64000))
+    refused(wav(bytes(4), announced=OPEN, channels=9), "has 9 channels")
+
+
+def test_only_samples_may_have_no_size() -> None:
+    refused(wav(before=b"JUNK" + struct.pack("<I", OPEN)), "no samples")
+    refused(b"RIFF\xff\xff\xff\xffWAVEfmt \xff\xff\xff\xff" + bytes(40), "damaged")
 
 
 @pytest.mark.parametrize("channels", [9, 256, 65535])

@@ -47,6 +47,30 @@ def test_the_encodings_of_wav(tone: Tone, kind: str, subtype: str) -> None:
     torch.testing.assert_close(opened.samples, sound.samples, rtol=0, atol=0.02)
 
 
+def to_a_pipe(data: bytes, left: int | None = None) -> bytes:
+    """A WAV file as ffmpeg writes it where it cannot go back to its sizes, cut to `left` bytes of samples."""
+    place = data.index(b"data")
+    made = b"RIFF\xff\xff\xff\xff" + data[8:place] + b"LIST\x06\0\0\0ISFT\0\0data\xff\xff\xff\xff"
+    return made + data[place + 8 :][:left]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"])
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_wav_that_went_through_a_pipe(tone: Tone, kind: str, subtype: str, channels: int) -> None:
+    import soundfile
+
+    sound, stream = tone(seconds=0.01, channels=channels), BytesIO()
+    soundfile.write(stream, sound.samples.T.numpy(), 16000, subtype, format=kind)
+    data = stream.getvalue()
+    data = data.replace(b"PEAK", b"JUNK")  # libsndfile's own: where the loudest sample of floats is
+    whole = open_audio(data).samples
+    width = (len(data) - data.index(b"data") - 8) // sound.length
+    for left in (0, 1, width - 1, width, width + 1, 7 * width, 8 * width - 1, 159 * width, 160 * width):
+        opened = open_audio(to_a_pipe(data, left))
+        assert torch.equal(opened.samples, whole[:, : left // width]), left
+
+
 @pytest.mark.parametrize(
     ("name", "rate", "channels", "length"),
     [

@@ -8,6 +8,7 @@ In that order:
     decoding          bytes become samples
     opening           any source becomes a waveform
     resampling        another rate
+    stretching        another speed, at the same pitch
     mel, spectral     spectrograms, and the mel scale that models hear in
     saving            a waveform becomes a file
     transcript        what was said in one

@@ -8,6 +8,8 @@ from bestiary.errors import MediaError
 
 _MOST_CHUNKS = 1024
 """Before the samples of a WAV file; honest ones have less than ten."""
+_OPEN = 0xFFFFFFFF
+"""Where ffmpeg and others write to a pipe they cannot go back to the size of the samples: they are all that follows."""
 _FIX = "convert it: ffmpeg -i sound.{} sound.flac"
 _FOREIGN = (
     (4, b"ftyp", "M4A or MP4", "m4a"),
@@ -41,7 +43,7 @@ def sniff(data: bytes, where: str) -> str:
 
 
 def wav_sizes(data: bytes, where: str) -> tuple[int, int, int]:
-    """Channels, rate and samples of each channel that a WAV file states.
+    """Channels, rate and samples of each channel that a WAV file states, or has where it leaves their number open.
 
     Raises MediaError where the file ends before the samples that it announces, and for a header that is none.
     """
@@ -58,9 +60,11 @@ def wav_sizes(data: bytes, where: str) -> tuple[int, int, int]:
         elif name == b"data":
             if not channels or not rate or not align:
                 raise MediaError("The WAV file states no channels, or no rate.", where=where)
-            if size > len(data) - place:
+            left = len(data) - place
+            size = left if size == _OPEN else size
+            if size > left:
                 raise MediaError(
-                    f"The WAV file announces {size} bytes of samples and has {len(data) - place}.",
+                    f"The WAV file announces {size} bytes of samples and has {left}.",
                     where=where,
                     fix="fetch it again, or write its header anew: ffmpeg -i sound.wav whole.wav",
                 )

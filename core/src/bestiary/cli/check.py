@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bestiary.cli.options import CacheDir, Model, Offline, PartOf, Plugin, Revision
-from bestiary.cli.paint import parts_of
+from bestiary.cli.parts import parts_of
 from bestiary.cli.text import size
 from bestiary.errors import CheckpointError
 from bestiary.identified import Identified, identify_model

@@ -22,7 +22,7 @@ from bestiary.cli.options import (
     Revision,
     Topology,
 )
-from bestiary.cli.paint import parts_of
+from bestiary.cli.parts import parts_of
 from bestiary.cli.text import columns, quantity, size
 from bestiary.errors import OptionError
 from bestiary.identified import Identified, identify_model

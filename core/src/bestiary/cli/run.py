@@ -1,16 +1,14 @@
-"""`bestiary run`: one answer, a conversation, or pictures."""
+"""`bestiary run`: one answer, a conversation, pictures, speech, or what is said in a sound."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from bestiary.cli.answer import show
-from bestiary.cli.attached import question
-from bestiary.cli.chat import Conversation, converse
+from bestiary.cli.files import ENDINGS, check_inputs, check_output
+from bestiary.cli.kinds import Given, Kind, chosen, refuse
 from bestiary.cli.options import (
     CacheDir,
     CacheType,
@@ -27,13 +25,27 @@ from bestiary.cli.options import (
     Revision,
     Topology,
 )
-from bestiary.cli.paint import check_output, paint, parts_of
+from bestiary.cli.parts import parts_of
 from bestiary.errors import OptionError
+
+KINDS = {
+    "image": "bestiary.cli.paint:KIND",
+    "speech": "bestiary.cli.speak:KIND",
+    "transcription": "bestiary.cli.transcribe:KIND",
+}
+"""By task; models of all others answer in text."""
+TEXT = "bestiary.cli.ask:KIND"
+WHERE = ("revision", "cache_dir", "offline")
+LOADING = ("dtype", "device", "quant", "topology", "organization", "imatrix", "calibration_file")
+"""What `bestiary.load` takes for every model, under these names."""
 
 
 def run(
+    context: typer.Context,
     model: Model,
-    prompt: Annotated[str | None, typer.Argument(help="What to ask; without it a conversation begins.")] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to ask, to show or to say; without it a conversation begins.")
+    ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,6 +55,19 @@ def run(
     video: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="An animated picture to ask about as a video.")
     ] = None,
+    audio: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A sound to write down (may be repeated), or the voice to go on with."),
+    ] = None,
+    audio_text: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What is said in the --audio to go on with.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="That is spoken in a sound; else it is told from the sound.")
+    ] = None,
+    task: Annotated[
+        Literal["transcribe", "translate"] | None, typer.Option(help="What to do with a sound: the second to English.")
+    ] = None,
     max_edge: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Pictures with a longer side are made smaller first.")
     ] = None,
@@ -50,22 +75,32 @@ def run(
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the prompt as it is, without the chat template.")
     ] = False,
-    max_tokens: Annotated[int | None, typer.Option(help="New tokens at most.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="New tokens at most; of speech, frames of its codec.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k most probable tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from the tokens that reach this probability.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Sample from tokens this probable, relative to the best.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same again.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")] = None,
     think: Annotated[bool | None, typer.Option(help="Whether a model that can reason first does.")] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where a picture goes that is made.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where a picture, speech or a transcript goes; .srt alone is a format.",
+        ),
     ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE.png", help="Draw the sound that is made or heard; needs matplotlib.")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="Of speech: 2 is twice as fast, at the same pitch.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Pictures to make.")] = 1,
     height: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of a picture that is made.")] = None,
     width: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of a picture that is made.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps in which a picture is made.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="How much a picture keeps to the prompt.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How much a picture, or speech, keeps to the prompt.")] = None,
     negative: Annotated[str | None, typer.Option(metavar="TEXT", help="What a picture is not to show.")] = None,
     true_cfg: Annotated[float | None, typer.Option(help="How much the negative prompt counts; above 1.")] = None,
     mask: Annotated[str | None, typer.Option(metavar="FILE", help="White where --image is to become new.")] = None,
@@ -79,10 +114,13 @@ def run(
     ] = None,
     tile: Annotated[int | None, typer.Option(metavar="PIXELS", help="Pictures are decoded in tiles.")] = None,
     adapter: Annotated[str | None, typer.Option(metavar="ID", help="A LoRA adapter: a hub id or a folder.")] = None,
+    dac_model_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Where the codec of speech comes from.")
+    ] = None,
     draft: Annotated[
         str | None, typer.Option(metavar="ID", help='Guess tokens ahead: "ngram", or a smaller model.')
     ] = None,
-    stats: Annotated[bool, typer.Option(help="Print tokens per second after an answer.")] = True,
+    stats: Annotated[bool, typer.Option(help="Print how long it took.")] = True,
     dtype: Dtype = "auto",
     device: Device = "auto",
     quant: Quant = None,
@@ -99,109 +137,66 @@ def run(
     cache_dir: CacheDir = None,
     offline: Offline = False,
 ) -> None:
-    """Answer a prompt, hold a conversation, or make a picture.  Ctrl-C stops an answer, not the conversation."""
-    import bestiary
-    from bestiary.generation.sampling import Sampling, merged
-    from bestiary.media.limits import MediaLimits
+    """Answer a prompt, hold a conversation, make a picture, say a text, or write down what is said.
 
+    Ctrl-C stops an answer, not the conversation.
+    """
+    import bestiary
+    from bestiary.identified import identify_model
+    from bestiary.records import SourceOptions, resolve
+    from bestiary.registry import default_registry
+
+    # Each kind of model has its own options: they are read through the context, which tells which of them were given.
     given = {
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "seed": seed,
-        "stop": tuple(stop) if stop else None,
+        name: value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        and name not in (*WHERE, *LOADING, "model", "plugin", "prompt", "stats")
     }
-    sampling = {name: value for name, value in given.items() if value is not None}
-    merged(Sampling(), sampling)  # what is out of bounds is told before a model is loaded
-    painting: dict[str, Any] = {
-        "n": count if count != 1 else None,
-        "height": height,
-        "width": width,
-        "steps": steps,
-        "guidance": guidance,
-        "negative_prompt": negative,
-        "true_cfg": true_cfg,
-        "mask": mask,
-        "strength": strength,
-        "reference": reference,
-        "control": control,
-        "scheduler": scheduler,
-    }
-    painting = {name: value for name, value in painting.items() if value is not None}
-    check_output(output)
-    given_parts = {"parts": parts_of(part or ()), "offload": offload, "tile": tile}
-    own: dict[str, Any] = {name: value for name, value in given_parts.items() if value is not None}
-    if draft:
-        own["draft"] = draft
-    if max_edge is not None:
-        own["media_limits"] = MediaLimits(max_edge=max_edge)
-    if cache_type != "auto":
-        own["cache_type"] = cache_type
-    if tok_model_id:
-        own["tok_model_id"] = tok_model_id
-    asked: dict[str, Any] = dict(sampling)
-    if adapter:
-        own["adapters"], asked["adapter"] = {"cli": adapter}, "cli"
-    if raw and system:
+    _check(given)
+    # From the small files: what is wrong is told before the large ones are fetched.
+    source = SourceOptions(**chosen(context.params, *WHERE))
+    found = identify_model(model, source, default_registry(), plugin, quant)
+    kind: Kind = resolve(KINDS.get(found.architecture.task, TEXT))
+    refuse(given, kind)
+    if output is not None and kind.makes is not None:
+        check_output(output, kind.makes)
+    if prompt is None and kind.reads and not sys.stdin.isatty():
+        prompt = sys.stdin.read()
+    kind.check(prompt, given)
+    _check_inputs(given)
+    with bestiary.load(found, **chosen(context.params, *LOADING), **_own(given)) as pipe:
+        kind.run(pipe, prompt, given, stats)
+
+
+def _check(given: Given) -> None:
+    """Raises OptionError for what is wrong whatever the model is."""
+    from bestiary.generation.sampling import Sampling, merged
+
+    merged(Sampling(), chosen(given, "max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop"))
+    if given.get("raw") and given.get("system"):
         raise OptionError(
             "--raw continues the prompt as it is, so --system has no place in it.", fix="leave one of them out"
         )
-    if prompt is None and (image or video) and output is None:
-        raise OptionError("--image and --video go with a question.", fix="add it; in a conversation drop files into it")
-    if len(image or ()) > 1 and (output or painting):
-        raise OptionError("A picture begins with one --image.", fix="leave the others out")
-    if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read()
-    with bestiary.load(
-        model,
-        dtype=dtype,
-        device=device,
-        quant=quant,
-        topology=topology,
-        organization=organization,
-        imatrix=imatrix,
-        calibration_file=calibration_file,
-        revision=revision,
-        plugin=plugin,
-        cache_dir=cache_dir,
-        offline=offline,
-        **own,
-    ) as pipe:
-        if pipe.identified.architecture.task == "image":
-            texts = {**sampling, "system": system, "raw": raw or None, "think": think, "video": video}
-            texts.pop("seed", None)
-            _refuse(texts, "an image model")
-            painting |= {"image": image[0]} if image else {}
-            painting |= {"seed": seed} if seed is not None else {}
-            painting |= {"adapters": [asked["adapter"]]} if adapter else {}
-            paint(pipe, prompt or "", painting, output, stats)
-            return
-        _refuse({**painting, "output": output}, "a text model")
-        if not hasattr(pipe, "stream_chat"):
-            raise OptionError(f"`bestiary run` does not know how to talk to {pipe!r}.")
-        if system and not pipe.can_chat:
-            raise OptionError("The model has no chat template, so --system has no place.", fix="leave --system out")
-        if think is not None and pipe.can_chat and not raw:
-            asked["enable_thinking"] = think
-        if prompt is None:
-            fixed = {name: value for name, value in asked.items() if name not in sampling}
-            converse(Conversation(pipe, system, sampling, fixed), stats)
-            return
-        if raw or not pipe.can_chat:
-            chunks = pipe.stream(prompt, images=image, videos=video, **asked)
-        else:
-            messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-            content = question(prompt, image or (), video or ())
-            chunks = pipe.stream_chat([*messages, {"role": "user", "content": content}], **asked)
-        if not show(chunks, stats):
-            raise KeyboardInterrupt
+    if "output" in given:
+        check_output(given["output"], *ENDINGS)
 
 
-def _refuse(options: Mapping[str, Any], what: str) -> None:
-    """Raises OptionError for options that mean nothing to a model of this kind."""
-    for name, value in options.items():
-        if value is not None:
-            spelt = {"negative_prompt": "negative", "n": "count"}.get(name, name).replace("_", "-")
-            raise OptionError(f"--{spelt} means nothing to {what}.", fix="leave it out")
+def _check_inputs(given: Given) -> None:
+    for name in ("image", "video", "audio"):
+        check_inputs(given.get(name, ()))
+    check_inputs(given[name] for name in ("mask", "reference", "control") if name in given)
+
+
+def _own(given: Given) -> dict[str, Any]:
+    """What `bestiary.load` is told that is the pipeline's own."""
+    own = chosen(given, "draft", "offload", "tile", "cache_type", "tok_model_id", "dac_model_id")
+    if "part" in given:
+        own["parts"] = parts_of(given["part"])
+    if "adapter" in given:
+        own["adapters"] = {"cli": given["adapter"]}
+    if "max_edge" in given:
+        from bestiary.media.limits import MediaLimits
+
+        own["media_limits"] = MediaLimits(max_edge=given["max_edge"])
+    return own

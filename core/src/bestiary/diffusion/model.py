@@ -1,6 +1,6 @@
 """What a family's plugin brings to the image pipeline: `model` of its record names a function that builds it.
 
-    build(whole: Identified, parts: Parts) -> ImageModel
+    build(whole: Identified, parts: Networks) -> ImageModel
 
 It takes the networks from `parts` when it uses them, and only then: they may leave the memory in between.  The part
 "vae" is an autoencoder, which the pipeline itself calls: encode(pixels, noise), decode(latents), both in the scale of

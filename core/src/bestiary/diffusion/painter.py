@@ -17,12 +17,12 @@ import torch.nn.functional as F
 
 from bestiary.diffusion.adapting import ImageAdapters, chosen
 from bestiary.diffusion.model import Condition, Denoise, ImageModel, Pictures
-from bestiary.diffusion.parts import Parts
 from bestiary.diffusion.request import ImageRequest, Prompt, Wanted
 from bestiary.diffusion.steps import ENCODING, Mask, Step, guided, noise_of, run
 from bestiary.errors import OptionError
 from bestiary.media import pixels
 from bestiary.media.limits import MediaLimits
+from bestiary.networks import Networks
 from bestiary.records import Progress
 from bestiary.schedulers.choice import make_scheduler
 
@@ -51,7 +51,7 @@ class Painter:
     """The networks at work; for one thread at a time."""
 
     def __init__(
-        self, model: ImageModel, parts: Parts, adapters: ImageAdapters, limits: MediaLimits, tile: int | None
+        self, model: ImageModel, parts: Networks, adapters: ImageAdapters, limits: MediaLimits, tile: int | None
     ) -> None:
         self.model, self.scheduler = model, make_scheduler(model.scheduler)
         self._parts, self._adapters, self._limits, self._tile = parts, adapters, limits, tile

@@ -13,12 +13,12 @@ from typing import Any
 from bestiary.diffusion.adapting import ImageAdapters
 from bestiary.diffusion.model import Condition, ImageModel
 from bestiary.diffusion.painter import Painter
-from bestiary.diffusion.parts import Parts
 from bestiary.diffusion.request import Prompt, make_request
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.identified import Identified
 from bestiary.loading import Pull
 from bestiary.media.limits import MediaLimits
+from bestiary.networks import Networks
 from bestiary.parts import find_parts
 from bestiary.progress import bar
 from bestiary.records import Packing, Progress, resolve
@@ -31,7 +31,7 @@ class ImageLoadOptions:
     parts: str | Mapping[str, str | None] | None = None
     """By part ("vae") where it is to come from; or one repository that has all that is missing."""
     offload: str | None = None
-    """What is not to stay in memory: "parts" or "layers" (see `bestiary.diffusion.parts`)."""
+    """What is not to stay in memory: "parts" or "layers" (see `bestiary.networks`)."""
     tile: int | None = None
     """Pixels, about, of the side of a tile in which the autoencoder works; None: it sees the whole picture."""
     adapters: Mapping[str, str] | None = None
@@ -55,9 +55,9 @@ class ImagePipeline:
         found = find_parts(identified, options.parts)
         self.identified = identified
         self._adapters = ImageAdapters(found, options.adapters or {}, identified)
-        self._parts = Parts(identified, found, pull, options.offload)
+        self._parts = Networks(identified, found, pull, options.offload)
         self._parts.attach = self._adapters.attach
-        build: Callable[[Identified, Parts], ImageModel] = resolve(identified.architecture.model)
+        build: Callable[[Identified, Networks], ImageModel] = resolve(identified.architecture.model)
         model = build(identified, self._parts)
         limits = options.media_limits or MediaLimits()
         self._painter: Painter | None = Painter(model, self._parts, self._adapters, limits, options.tile)

@@ -15,9 +15,9 @@ import torch
 
 from bestiary.config import read_json
 from bestiary.diffusion.model import Condition, Denoise, Encode, ImageTerms, Pictures
-from bestiary.diffusion.parts import Parts
 from bestiary.errors import ConfigError, OptionError
 from bestiary.identified import Identified
+from bestiary.networks import Networks
 from bestiary.schedulers.scheduler import Scheduler
 from bestiary.schedulers.shift import mu_for
 from bestiary_flux.prompts import Prompts
@@ -26,7 +26,7 @@ from bestiary_flux.tokens import pack, packed_mask, positions, unpack
 SCHEDULER = "scheduler_config.json"
 
 
-def build(whole: Identified, parts: Parts) -> FluxModel:
+def build(whole: Identified, parts: Networks) -> FluxModel:
     """Raises ConfigError for a transformer and an autoencoder that do not go together."""
     transformer, vae = (_config(parts, name) for name in ("transformer", "vae"))
     channels, factor = int(vae.get("latent_channels", 16)), 2 ** (len(vae.block_out_channels) - 1)
@@ -44,7 +44,7 @@ def build(whole: Identified, parts: Parts) -> FluxModel:
     return FluxModel(parts, terms, kinds[taken], channels, factor)
 
 
-def _config(parts: Parts, name: str) -> Any:
+def _config(parts: Networks, name: str) -> Any:
     network = parts.require(name).network
     assert network is not None
     return network.config
@@ -75,7 +75,7 @@ def _terms(kind: str, guided: bool, multiple: int, whole: Identified) -> ImageTe
 class FluxModel:
     """The networks of FLUX.1 (`bestiary.diffusion.model.ImageModel`)."""
 
-    def __init__(self, parts: Parts, terms: ImageTerms, kind: str, channels: int, factor: int) -> None:
+    def __init__(self, parts: Networks, terms: ImageTerms, kind: str, channels: int, factor: int) -> None:
         self.terms, self._parts, self._kind = terms, parts, kind
         self._channels, self._factor = channels, factor
         self._prompts = Prompts(parts)

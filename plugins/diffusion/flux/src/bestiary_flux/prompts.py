@@ -7,9 +7,9 @@ import logging
 import torch
 
 from bestiary.diffusion.model import Condition
-from bestiary.diffusion.parts import Parts
 from bestiary.errors import TokenizerError
 from bestiary.generation.tokenizer import Tokenizer
+from bestiary.networks import Networks
 from bestiary.parts import missing_part
 
 log = logging.getLogger("bestiary.flux")
@@ -18,7 +18,7 @@ log = logging.getLogger("bestiary.flux")
 class Prompts:
     """The text encoders of FLUX.1, and their tokenizers, which are read with the first prompt."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Networks) -> None:
         self._parts = parts
         self._tokenizers: dict[str, Tokenizer] = {}
 

@@ -30,11 +30,11 @@ from bestiary.streaming import StreamedModel
 if TYPE_CHECKING:
     from bestiary.loading import LoadedModel, Pull
 
-log = logging.getLogger("bestiary.diffusion")
+log = logging.getLogger("bestiary.loading")
 OFFLOADS = (None, "parts", "layers")
 
 
-class Parts:
+class Networks:
     """The parts of one pipeline; not for several threads at once."""
 
     def __init__(self, whole: Identified, found: Mapping[str, FoundPart], pull: Pull, offload: str | None) -> None:

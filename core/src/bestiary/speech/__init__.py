@@ -1,0 +1,1 @@
+"""Speech out of texts: what pipelines of all families share."""

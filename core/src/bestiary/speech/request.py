@@ -1,0 +1,191 @@
+"""What is asked of a speech pipeline, checked before anything is computed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any
+
+from bestiary.audio.limits import AudioLimits
+from bestiary.audio.opening import open_audio
+from bestiary.audio.waveform import Waveform
+from bestiary.errors import OptionError, RequestError, shown
+from bestiary.nearest import did_you_mean
+from bestiary.speech.model import SpeechTerms
+
+MOST_TEXTS = 256
+MOST_CHARACTERS = 50_000
+MOST_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """How texts are spoken; None: as the model's authors have it.  Raises OptionError for a value that cannot be."""
+
+    max_tokens: int | None = None
+    """Frames of the codec at most, `SpeechTerms.frame_rate` of them a second; None: all that the model has room for."""
+    min_tokens: int = 0
+    """The end is held back until so many frames are made."""
+    temperature: float | None = None
+    """0 takes the most probable code."""
+    top_p: float | None = None
+    guidance: float | None = None
+    """How much the speech keeps to the text, for models that can do without it: 1 or less is not at all."""
+    cfg_filter_top_k: int | None = None
+    """With guidance: only this many codes, the best by it, are chosen from; 0: all."""
+    seed: int | Sequence[int] | None = None
+    """The same seed gives the same sound, whatever is made beside it.  With one seed the texts of a request have it and
+    the numbers after it; None: one that nobody knows before, told in `Speech.seed`."""
+    speed: float = 1.0
+    """2 is twice as fast; the pitch stays."""
+    audio_prompt: Any = None
+    """A voice to go on with: a sound as `open_audio` takes it, or a list of one, or None, for each text."""
+    audio_prompt_text: str | Sequence[str | None] | None = None
+    """What is said in it; models that were trained so speak better for it."""
+
+    def __post_init__(self) -> None:
+        _check_whole("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        _check_whole("min_tokens", self.min_tokens, 0, MOST_TOKENS)
+        _check_whole("cfg_filter_top_k", self.cfg_filter_top_k, 0, MOST_TOKENS)
+        bounds = (("temperature", 0.0, 100.0), ("top_p", 0.0, 1.0), ("guidance", 0.0, 100.0), ("speed", 0.25, 4.0))
+        for name, low, high in bounds:
+            value = getattr(self, name)
+            if not (value is None and name != "speed") and not (_is_number(value) and low <= value <= high):
+                raise OptionError(f"{name} is {shown(value)}; a number from {low:g} to {high:g} is due.")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise OptionError(f"min_tokens is {self.min_tokens}, and max_tokens {self.max_tokens}.")
+        if self.audio_prompt_text is not None and self.audio_prompt is None:
+            raise OptionError(
+                "There is an audio_prompt_text and no audio_prompt.", fix="give the sound in which it is said"
+            )
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One text of a request."""
+
+    text: str
+    seed: int
+    voice: Waveform | None = None
+    """One channel, at the rate of the model."""
+    voice_text: str = ""
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """Texts and options, with the model's own values where nothing was said."""
+
+    utterances: tuple[Utterance, ...]
+    max_tokens: int | None
+    min_tokens: int
+    temperature: float
+    top_p: float
+    guidance: float
+    cfg_filter_top_k: int | None
+    speed: float
+
+    @property
+    def guided(self) -> bool:
+        """Whether each step is computed a second time, without the text."""
+        return self.guidance > 1.0
+
+
+def make_request(
+    text: str | Sequence[str], given: Mapping[str, Any], terms: SpeechTerms, limits: AudioLimits
+) -> SpeechRequest:
+    """Raises OptionError for options, RequestError for texts, and MediaError for a voice that cannot be taken."""
+    known = [each.name for each in fields(SpeechOptions)]
+    for name in given:
+        if name not in known:
+            fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"
+            raise OptionError(f'There is no option "{name}".', fix=fix)
+    options = SpeechOptions(**given)
+    texts = _texts(text)
+    several = not isinstance(text, str)
+    if options.audio_prompt is not None and not terms.takes_voice:
+        raise OptionError("The model takes no audio_prompt.", fix="leave it out")
+    said = _for_each("audio_prompt_text", options.audio_prompt_text, len(texts), several)
+    for each in said:
+        if each is not None and not isinstance(each, str):
+            raise OptionError(f"audio_prompt_text is {shown(each)}; a text is due.")
+    voices = _voices(_for_each("audio_prompt", options.audio_prompt, len(texts), several), terms.rate, limits)
+    seeds = _seeds(options.seed, len(texts))
+    top = terms.cfg_filter_top_k if options.cfg_filter_top_k is None else options.cfg_filter_top_k
+    return SpeechRequest(
+        tuple(
+            Utterance(each, seed, voice, words or "")
+            for each, seed, voice, words in zip(texts, seeds, voices, said, strict=True)
+        ),
+        options.max_tokens,
+        options.min_tokens,
+        terms.temperature if options.temperature is None else float(options.temperature),
+        terms.top_p if options.top_p is None else float(options.top_p),
+        terms.guidance if options.guidance is None else float(options.guidance),
+        top or None,
+        float(options.speed),
+    )
+
+
+def _texts(text: Any) -> list[str]:
+    given = [text] if isinstance(text, str) else list(text) if isinstance(text, Sequence) else None
+    if given is None or not all(isinstance(each, str) for each in given):
+        raise RequestError(f"The text is {shown(text)}; a text or a list of texts is due.")
+    if not 1 <= len(given) <= MOST_TEXTS:
+        raise RequestError(f"{len(given)} texts came; 1 to {MOST_TEXTS} are spoken at once.")
+    for each in given:
+        if not each.strip():
+            raise RequestError("The text is empty.")
+        if len(each) > MOST_CHARACTERS:
+            raise RequestError(f"A text has {len(each)} characters; {MOST_CHARACTERS} are allowed.", fix="split it")
+    return given
+
+
+def _for_each(name: str, given: Any, count: int, several: bool) -> list[Any]:
+    if not isinstance(given, list | tuple):
+        return [given] * count
+    if not several or len(given) != count:
+        raise OptionError(
+            f"{name} has {len(given)} members for {count} texts.", fix="give one for each of several texts"
+        )
+    return list(given)
+
+
+def _voices(given: Sequence[Any], rate: int, limits: AudioLimits) -> list[Waveform | None]:
+    """Opened once where it is the same for all."""
+    opened: dict[int, Waveform] = {}
+    for source in given:
+        if source is not None and id(source) not in opened:
+            voice = open_audio(source, limits).mono().resampled(rate)
+            if not voice.length:
+                raise RequestError("The audio_prompt has no samples.")
+            opened[id(source)] = voice
+    return [None if source is None else opened[id(source)] for source in given]
+
+
+def _seeds(seed: Any, count: int) -> list[int]:
+    if seed is None:
+        return [secrets.randbits(32) for _ in range(count)]
+    if isinstance(seed, int):
+        _check_whole("seed", seed, 0, (1 << 63) - 1 - count)
+        return [seed + place for place in range(count)]
+    seeds = list(seed) if isinstance(seed, Sequence) and not isinstance(seed, str) else None
+    if seeds is None or len(seeds) != count:
+        raise OptionError(f"seed is {shown(seed)}; a whole number, or one for each of {count} texts, is due.")
+    for each in seeds:
+        _check_whole("seed", each, 0, (1 << 63) - 1)
+        if each is None:
+            raise OptionError("A seed is None; a whole number for each text is due.")
+    return seeds
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    if value is None and name != "min_tokens":
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
