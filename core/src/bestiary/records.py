@@ -89,7 +89,7 @@ class Architecture:
     """"text", "vision", "image", "speech", "embedding" or any task that a PipelineType declares."""
     model: str
     """"module:build", a function from a normalised Config to a torch module; of an architecture with `parts` whatever
-    its PipelineType calls (of the task "image": `bestiary.diffusion.model`)."""
+    its PipelineType calls (of "image": `bestiary.diffusion.model`, of "speech": `bestiary.speech.model`)."""
     weights: tuple[Any, ...] = ()
     """Rules from checkpoint names to parameter names (see `bestiary.weights`)."""
     aliases: tuple[str, ...] = ()
