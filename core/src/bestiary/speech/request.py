@@ -91,6 +91,11 @@ class SpeechRequest:
         """Whether each step is computed a second time, without the text."""
         return self.guidance > 1.0
 
+    @property
+    def lanes(self) -> int:
+        """Sequences that are computed for each text."""
+        return 2 if self.guided else 1
+
 
 def make_request(
     text: str | Sequence[str], given: Mapping[str, Any], terms: SpeechTerms, limits: AudioLimits

@@ -8,6 +8,7 @@ Python, and so may take another way the next time, cannot be recorded.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from bestiary_kernels.cpu.library import addresses, library, recorded
+from bestiary_kernels.cpu.quiet import quiet
 
 _LOOKS = frozenset(
     getattr(torch.Tensor, name)
@@ -39,6 +41,16 @@ _OF_DATA = frozenset({"nonzero", "unique", "bincount", "masked_select", "_local_
 _MEMORY = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 """Operations that give memory and no numbers."""
 
+_PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_dot_product_flash_attention_for_cpu"})
+"""Operations that gain from several threads; all others of a step are so small that these would stand in the way."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """Of a step, what torch computes with all its threads."""
+
+    work: Callable[[], None]
+
 
 class NotRecordable(RuntimeError):
     """The step looks at numbers."""
@@ -49,7 +61,7 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.items: list[tuple[int, bytes] | Callable[[], None]] = []
+        self.items: list[tuple[int, bytes] | _Product | Callable[[], None]] = []
         self.kept: list[torch.Tensor] = []
 
     def called(self, operation: int, arguments: bytes) -> None:
@@ -67,7 +79,11 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             self.items.append(lambda: func(*args, **kwargs))
         elif name not in _MEMORY and not _views(results, list(_tensors((args, kwargs)))):
             self.kept += _tensors((args, kwargs))
-            self.items.append(lambda: _again(func, args, kwargs, results))
+
+            def again() -> None:
+                _again(func, args, kwargs, results)
+
+            self.items.append(_Product(again) if name in _PRODUCTS else again)
         return made
 
 
@@ -92,18 +108,24 @@ def record(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     run, threads = library().run, torch.get_num_threads
 
     def replay() -> torch.Tensor:
-        for item in steps:
-            if isinstance(item, tuple):
-                run(item[0], item[1], threads())
-            else:
-                item()
+        count = threads()
+        with quiet():
+            for item in steps:
+                if isinstance(item, tuple):
+                    run(item[0], item[1], count)
+                elif isinstance(item, _Product):
+                    torch.set_num_threads(count)
+                    item.work()
+                    torch.set_num_threads(1)
+                else:
+                    item()
         return made
 
     replay.kept = recording.kept  # type: ignore[attr-defined]
     return replay
 
 
-def _joined(items: list[tuple[int, bytes] | Callable[[], None]]) -> Iterator[Any]:
+def _joined(items: list[tuple[int, bytes] | _Product | Callable[[], None]]) -> Iterator[Any]:
     """Native calls in a row as one list each."""
     calls: list[tuple[int, bytes]] = []
     for item in items:

@@ -19,6 +19,7 @@ from bestiary.loading import load_weights
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry
 from bestiary.speech.lanes import Lanes
+from bestiary.speech.sources import Sources
 from bestiary.testing.headers import HeaderList
 from bestiary_dia.model import Dia
 from bestiary_dia.settings import read
@@ -51,7 +52,7 @@ def test_states_of_the_encoder(pair: Make, config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("config", DIA, ids=["first", "second"])
-@pytest.mark.parametrize("pieces", [[40], [1, 39], [7, 1, 1, 31]])
+@pytest.mark.parametrize("pieces", [[40], [1, 39], [7, 1, 1, 31], [1] * 40])
 def test_logits_of_the_decoder(pair: Make, config: dict[str, Any], pieces: list[int]) -> None:
     """Rows as they come, with the text and with nothing, beside a shorter text."""
     both, books = pair(config), len(config["delay_pattern"])
@@ -59,26 +60,27 @@ def test_logits_of_the_decoder(pair: Make, config: dict[str, Any], pieces: list[
     generator = torch.Generator().manual_seed(2)
     texts = [both.tokens(TEXT), both.tokens("[S1] No.")]
     rows = [torch.randint(0, 68, (40, books), generator=generator) for _ in texts]
-    lanes = Lanes(
-        model.specs, [40] * 4, dtype=torch.float32, device=torch.device("cpu"), operations=model.logits_dense.ops
-    )
+    told: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "operations": model.operations}
     made: list[list[torch.Tensor]] = [[] for _ in range(4)]
     with torch.inference_mode():
-        heard = [model.listen(torch.cat((each, torch.zeros_like(each)))) for each in texts]
+        sources = Sources(model.source_specs, [each.shape[1] for each in texts for _ in range(2)], **told)
+        for place, each in enumerate(texts):
+            for lane, layers in enumerate(model.listen(torch.cat((each, torch.zeros_like(each))))):
+                sources.fill(2 * place + lane, layers)
+        lanes = Lanes(model, [40] * 4, sources, **told)
         start = 0
         for count in pieces:
-            codes = torch.cat([each[start : start + count] for each in (rows[0], rows[0], rows[1], rows[1])])
-            batch = lanes.batch(range(4), [count] * 4)
-            hidden = model.model.decoder(codes, batch, heard, [2 * count] * 2)
-            for lane, part in zip(made, torch.split(model.logits_dense(hidden), count), strict=True):
+            parts = [each[start : start + count] for each in (rows[0], rows[0], rows[1], rows[1])]
+            for lane, part in zip(made, model.head(lanes.run(range(4), parts)), strict=True):
                 lane.append(part)
             start += count
+        ends = torch.tensor(pieces).cumsum(0) - 1
         for place, (text, own) in enumerate(zip(texts, rows, strict=True)):
             asked = torch.cat((text, torch.zeros_like(text)))
             due = both.model(asked, attention_mask=torch.ones_like(asked), decoder_input_ids=own.expand(2, -1, -1))
             due = due.logits.view(2, books, 40, -1).transpose(1, 2)
             for lane in range(2):
-                assert close(torch.cat(made[2 * place + lane]).view(40, books, -1), due[lane])
+                assert close(torch.stack(made[2 * place + lane]), due[lane][ends])
 
 
 # Layouts

@@ -204,6 +204,7 @@ def test_q8_0_keeps_the_codes(pair: Make) -> None:
     """Of the codes that each would write after the same ones."""
     pytest.importorskip("bestiary_quant")
     from bestiary.speech.lanes import Lanes
+    from bestiary.speech.sources import Sources
 
     wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
     config = {
@@ -219,16 +220,12 @@ def test_q8_0_keeps_the_codes(pair: Make) -> None:
         made = []
         for each in (plain, packed):
             with each._parts.use("model") as model:
-                lanes = Lanes(
-                    model.specs,
-                    [400],
-                    dtype=torch.float32,
-                    device=torch.device("cpu"),
-                    operations=model.logits_dense.ops,
-                )
-                batch = lanes.batch([0], [400])
-                hidden = model.model.decoder(rows, batch, [model.listen(tokens)], [400])
-                made.append(model.logits_dense(hidden).view(400, 9, -1).argmax(-1))
+                told = {"dtype": torch.float32, "device": torch.device("cpu"), "operations": model.operations}
+                sources = Sources(model.source_specs, [tokens.shape[1]], **told)
+                sources.fill(0, model.listen(tokens)[0])
+                lanes = Lanes(model, [400], sources, **told)
+                hidden = torch.cat([lanes.run([0], [row[None]]) for row in rows])
+                made.append(model.head(hidden).argmax(-1))
     assert float((made[0] == made[1]).float().mean()) > 0.95
 
 

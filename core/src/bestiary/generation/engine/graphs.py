@@ -7,9 +7,10 @@ written into buffers that stay, and what the model does with them is recorded on
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -46,6 +47,13 @@ def cuda_graph(step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
     return replay
 
 
+class Steps(Protocol):
+    """Of a model what is recorded."""
+
+    def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """tokens [T], or [T, Q] of codebooks -> the states [T, D] before the head."""
+
+
 @dataclass(frozen=True)
 class _Buffers:
     """The inputs of a step of N sequences that see up to S positions each."""
@@ -60,7 +68,7 @@ class DecodeGraphs:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Steps,
         cache: PagedCache,
         record: Recorder = cuda_graph,
         most: int = 64,
@@ -73,7 +81,7 @@ class DecodeGraphs:
         """
         self.model, self.cache, self.most, self._record, self._padded = model, cache, most, record, padded
         self._recorded: dict[tuple[int, int], tuple[_Buffers, Callable[[], torch.Tensor]]] = {}
-        modules = model.modules() if isinstance(model, nn.Module) else ()
+        modules: Iterable[nn.Module] = getattr(model, "modules", tuple)()
         self._watchable = [module for module in modules if isinstance(module, Linear | Experts)]
 
     def fits(self, work: Many[Work]) -> bool:
@@ -90,7 +98,7 @@ class DecodeGraphs:
         rows = _next_power(len(work)) if self._padded else len(work)
         bucket = (rows, max(256, _next_power(max(entry.end for entry in work))))
         if bucket not in self._recorded:
-            buffers = self._empty(*bucket)
+            buffers = self._empty(*bucket, _tokens(work))
             self._fill(buffers, work)
             self._recorded[bucket] = buffers, self._recording(buffers)
         buffers, replay = self._recorded[bucket]
@@ -109,7 +117,7 @@ class DecodeGraphs:
             self.most = 0
             return step
 
-    def _empty(self, rows: int, length: int) -> _Buffers:
+    def _empty(self, rows: int, length: int, tokens: torch.Tensor) -> _Buffers:
         device = self.cache.device
         steps: list[AttentionStep | StateStep] = []
         for table, window in self.cache.views:
@@ -132,19 +140,16 @@ class DecodeGraphs:
                     torch.ones(rows, dtype=torch.long, device=device),
                 )
             )
-        numbers = [torch.zeros(rows, dtype=torch.long, device=device) for _ in range(3)]
-        batch = Batch(numbers[1], numbers[2], self.cache.layer_states(steps))
-        return _Buffers(numbers[0], batch, tuple(steps))
+        positions, lengths = (torch.zeros(rows, dtype=torch.long, device=device) for _ in range(2))
+        batch = Batch(positions, lengths, self.cache.layer_states(steps))
+        return _Buffers(tokens.new_zeros(rows, *tokens.shape[1:], device=device), batch, tuple(steps))
 
     def _fill(self, buffers: _Buffers, work: Many[Work]) -> None:
         count, size = len(work), self.cache.block_size
-        columns = [
-            (entry.sequence.tokens[entry.start], entry.start + entry.sequence.shift, entry.end) for entry in work
-        ]
+        buffers.tokens[:count] = _tokens(work).to(self.cache.device)
+        columns = [(entry.start + entry.sequence.shift, entry.end) for entry in work]
         numbers = torch.tensor(columns).T.to(self.cache.device)
-        for buffer, values in zip(
-            (buffers.tokens, buffers.batch.positions, buffers.batch.lengths), numbers, strict=True
-        ):
+        for buffer, values in zip((buffers.batch.positions, buffers.batch.lengths), numbers, strict=True):
             buffer[:count] = values
         for step, (table, window) in zip(buffers.steps, self.cache.views, strict=True):
             group = self.cache.groups[table]
@@ -176,6 +181,11 @@ def decode_graphs(model: LanguageModel, cache: PagedCache) -> DecodeGraphs | Non
     if record is None or not isinstance(model, CausalLM):
         return None
     return DecodeGraphs(model, cache, record, padded=False)
+
+
+def _tokens(work: Many[Work]) -> torch.Tensor:
+    """[N], or [N, Q] where a token is one of each of Q codebooks."""
+    return torch.tensor([entry.sequence.tokens[entry.start] for entry in work])
 
 
 def _next_power(number: int) -> int:

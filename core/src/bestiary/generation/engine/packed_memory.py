@@ -70,7 +70,7 @@ class Plain:
         return ((self.heads * self.dim, self.dtype),)
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (x.reshape(len(x), -1).to(self.dtype),)
+        return (x.flatten(1).to(self.dtype),)
 
     def decode(self, parts: Many[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         return parts[0].view(-1, self.heads, self.dim).to(dtype)

@@ -7,8 +7,8 @@ of the text with each.  What it looks at is computed once for each text (`listen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,9 @@ from bestiary.config import Config
 from bestiary.nn import Attention, Embedding, GatedMLP, Linear, RMSNorm, Rope
 from bestiary.nn.batch import AttentionSpec, Batch, LayerState
 from bestiary.nn.linear import together
+from bestiary.nn.operations import Operations
 from bestiary.nn.rope import Rotation
+from bestiary.speech.sources import Pair, SourceLayer
 from bestiary_dia.settings import Settings, read
 
 _FEW = 16
@@ -97,57 +99,26 @@ class DiaEncoder(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Heard:
-    """What the decoder looks at of one text: keys and values [N, KH, L, D] for each layer.
-
-    N is 2 with guidance: of the text, and of the same length of nothing.
-    """
-
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-
-    @property
-    def lanes(self) -> int:
-        """N: so many sequences look at it."""
-        return len(self.layers[0][0])
-
-
 class CrossAttention(nn.Module):
     """Attention of the decoder to a text; neither side is rotated, and scores are not scaled."""
 
     def __init__(self, half: Config, source: int) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = (
-            half.cross_num_attention_heads,
-            half.cross_num_key_value_heads,
-            half.cross_head_dim,
-        )
-        self.q_proj = Linear(half.hidden_size, self.heads * self.head_dim)
-        self.k_proj = Linear(source, self.kv_heads * self.head_dim)
-        self.v_proj = Linear(source, self.kv_heads * self.head_dim)
-        self.o_proj = Linear(self.heads * self.head_dim, half.hidden_size)
+        heads, kv_heads, head_dim = half.cross_num_attention_heads, half.cross_num_key_value_heads, half.cross_head_dim
+        self.spec = AttentionSpec(heads, kv_heads, head_dim, 1.0)
+        self.q_proj = Linear(half.hidden_size, heads * head_dim)
+        self.k_proj, self.v_proj = Linear(source, kv_heads * head_dim), Linear(source, kv_heads * head_dim)
+        self.o_proj = Linear(heads * head_dim, half.hidden_size)
 
-    def listen(self, states: torch.Tensor, lanes: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [lanes, KH, L, D] of states [lanes * L, D']."""
-        made = together(states, self.k_proj, self.v_proj)
-        k, v = (y.view(lanes, -1, self.kv_heads, self.head_dim).transpose(1, 2).contiguous() for y in made)
+    def listen(self, states: torch.Tensor) -> Pair:
+        """Keys and values [L, KH, D] of states [L, D']."""
+        k, v = (y.view(len(states), self.spec.kv_heads, -1) for y in together(states, self.k_proj, self.v_proj))
         return k, v
 
-    def forward(
-        self, x: torch.Tensor, heard: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: Sequence[int]
-    ) -> torch.Tensor:
-        """x [T, D] -> [T, D]; the next `rows` of x are those of each text, lane after lane."""
-        q = self.q_proj(x)
-        with self.q_proj.ops.between() if len(x) <= _FEW else nullcontext():
-            made = [self._look(part, k, v) for part, (k, v) in zip(torch.split(q, list(rows)), heard, strict=True)]
-            y = made[0] if len(made) == 1 else torch.cat(made)
-        return self.o_proj(y)  # type: ignore[no-any-return]
-
-    def _look(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        # By text: so that a text beside others is computed as it is alone.
-        split = q.view(len(k), -1, self.heads, self.head_dim).transpose(1, 2)
-        y = F.scaled_dot_product_attention(split, k, v, scale=1.0, enable_gqa=self.heads != self.kv_heads)
-        return y.transpose(1, 2).reshape(q.shape)
+    def forward(self, x: torch.Tensor, source: SourceLayer) -> torch.Tensor:
+        """x [T, D] -> [T, D]."""
+        y = source.attend(self.q_proj(x).view(len(x), self.spec.heads, -1), self.spec)
+        return self.o_proj(y.reshape(len(x), -1))  # type: ignore[no-any-return]
 
 
 class DecoderLayer(nn.Module):
@@ -165,12 +136,11 @@ class DecoderLayer(nn.Module):
         rotation: Rotation,
         positions: torch.Tensor,
         state: LayerState,
-        heard: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        rows: Sequence[int],
+        source: SourceLayer,
     ) -> torch.Tensor:
         """x [T, D] -> [T, D]."""
         x, h = self.pre_ca_norm.after(x, self.self_attention(self.pre_sa_norm(x), rotation, positions, state))
-        x, h = self.pre_mlp_norm.after(x, self.cross_attention(h, heard, rows))
+        x, h = self.pre_mlp_norm.after(x, self.cross_attention(h, source))
         return self.mlp.ops.add(x, self.mlp(h))
 
 
@@ -199,13 +169,13 @@ class DiaDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(half, source) for _ in range(half.num_hidden_layers))
         self.norm, self.rope = RMSNorm(half.hidden_size, half.norm_eps), Rope(half.head_dim, half.rope())
 
-    def forward(self, codes: torch.Tensor, batch: Batch, heard: Sequence[Heard], rows: Sequence[int]) -> torch.Tensor:
+    def forward(self, codes: torch.Tensor, batch: Batch, sources: Sequence[SourceLayer]) -> torch.Tensor:
         """codes [T, Q] -> states [T, D]."""
         with self.norm.ops.between() if len(codes) <= _FEW else nullcontext():
             x = self.embeddings(codes)
             rotation = self.rope(batch.positions, batch.lengths).to(x.dtype)
-        for index, (layer, state) in enumerate(zip(self.layers, batch.layers, strict=True)):
-            x = layer(x, rotation, batch.positions, state, [each.layers[index] for each in heard], rows)
+        for layer, state, source in zip(self.layers, batch.layers, sources, strict=True):
+            x = layer(x, rotation, batch.positions, state, source)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
@@ -232,22 +202,35 @@ class Dia(nn.Module):
         """What each layer of the decoder remembers of a sequence."""
         return tuple(layer.self_attention.spec for layer in self.model.decoder.layers)  # type: ignore[union-attr, misc]
 
-    def between(self) -> AbstractContextManager[None]:
-        """Around what torch does between two steps."""
-        return self.logits_dense.ops.between()
+    @property
+    def source_specs(self) -> tuple[AttentionSpec, ...]:
+        """What each layer of the decoder looks at."""
+        return tuple(layer.cross_attention.spec for layer in self.model.decoder.layers)  # type: ignore[union-attr, misc]
 
-    def listen(self, tokens: torch.Tensor) -> Heard:
-        """tokens [N, L] of texts that are looked at side by side -> what the decoder looks at."""
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return self.model.decoder.norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.decoder.norm.weight.device
+
+    @property
+    def operations(self) -> Operations:
+        """With which it was fitted."""
+        return self.logits_dense.ops
+
+    def listen(self, tokens: torch.Tensor) -> list[list[Pair]]:
+        """tokens [N, L] of texts of one length -> of each the keys and values that each layer looks at."""
         states = self.model.encoder(tokens)
-        return Heard(
-            tuple(layer.cross_attention.listen(states, len(tokens)) for layer in self.model.decoder.layers)  # type: ignore[union-attr, operator]
-        )
+        layers: list[Any] = [layer.cross_attention for layer in self.model.decoder.layers]
+        return [[layer.listen(each) for layer in layers] for each in states.chunk(len(tokens))]
 
-    def forward(self, codes: torch.Tensor, batch: Batch, heard: Sequence[Heard], rows: Sequence[int]) -> torch.Tensor:
-        """codes [T, Q] -> logits [N, Q, V] of the batch's outputs.
+    def hidden(self, codes: torch.Tensor, batch: Batch, sources: Sequence[SourceLayer]) -> torch.Tensor:
+        """codes [T, Q] -> the states [T, D] before the head."""
+        return self.model.decoder(codes, batch, sources)  # type: ignore[no-any-return]
 
-        The codes of each text of `heard` follow those of the one before, `rows` of them, its lanes one after another.
-        """
-        x = self.model.decoder(codes, batch, heard, rows)
-        x = x if batch.outputs is None else x[batch.outputs]
-        return self.logits_dense(x).view(len(x), self.codebooks, -1)  # type: ignore[no-any-return]
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """states [N, D] -> logits [N, Q, V] in the model's type."""
+        return self.logits_dense(hidden).view(len(hidden), self.codebooks, -1)  # type: ignore[no-any-return]

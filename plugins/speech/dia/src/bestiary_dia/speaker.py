@@ -20,8 +20,9 @@ from bestiary.speech.delay import Pattern, Rows
 from bestiary.speech.lanes import Lanes
 from bestiary.speech.model import Piece, Report, SpeechTerms
 from bestiary.speech.request import SpeechRequest, Utterance
+from bestiary.speech.sources import Sources
 from bestiary_dia.guidance import allowed, guided
-from bestiary_dia.model import Dia, Heard
+from bestiary_dia.model import Dia
 from bestiary_dia.settings import Settings, read
 from bestiary_dia.text import encode, with_voice
 
@@ -73,7 +74,6 @@ class _Voice:
 
     number: int
     utterance: Utterance
-    heard: Heard
     rows: Rows
     stream: Any
     """The codec's, which takes frames as they come."""
@@ -98,7 +98,7 @@ class Speaker:
     def speak(self, request: SpeechRequest, frames: int | None, report: Report | None) -> Iterator[Piece]:
         voices = [self._voice(number, each, request) for number, each in enumerate(request.utterances)]
         with self._parts.use("model") as model:
-            lanes = _lanes(model, voices)
+            lanes = self._lanes(model, voices, request)
         most = max(self._most(request, voice.rows.length - 1) for voice in voices)
         running = voices
         while running:
@@ -127,19 +127,25 @@ class Speaker:
         return Piece(voice.number, samples, codes, over, over and voice.rows.finished)
 
     def _voice(self, number: int, utterance: Utterance, request: SpeechRequest) -> _Voice:
-        tokens = torch.tensor([self._tokens(utterance)])
-        if request.guided:
-            tokens = torch.cat((tokens, torch.zeros_like(tokens)))
         before = None
         with self._parts.use("audio_tokenizer") as codec:
             stream = codec.stream()
             if utterance.voice is not None:
                 samples = self._parts.placed("audio_tokenizer", utterance.voice.samples[None])
                 before = codec.encode(samples)[0].cpu()
-        with self._parts.use("model") as model:
-            heard = model.listen(self._parts.placed("model", tokens))
         most = self._most(request, 0 if before is None else before.shape[1])
-        return _Voice(number, utterance, heard, Rows(self._settings.pattern, most, before), stream)
+        return _Voice(number, utterance, Rows(self._settings.pattern, most, before), stream)
+
+    def _lanes(self, model: Dia, voices: Sequence[_Voice], request: SpeechRequest) -> Lanes:
+        """One for each text, and with guidance one more that looks at as much of nothing."""
+        each, texts = request.lanes, [self._tokens(voice.utterance) for voice in voices]
+        told: Any = {"dtype": model.dtype, "device": model.device, "operations": model.operations}
+        sources = Sources(model.source_specs, [len(text) for text in texts for _ in range(each)], **told)
+        for number, text in enumerate(texts):
+            tokens = torch.tensor([text, [0] * len(text)][:each], device=model.device)
+            for lane, layers in enumerate(model.listen(tokens), number * each):
+                sources.fill(lane, layers)
+        return Lanes(model, [voice.rows.most for voice in voices for _ in range(each)], sources, **told)
 
     def _tokens(self, utterance: Utterance) -> list[int]:
         text = with_voice(utterance.voice_text, utterance.text)
@@ -162,32 +168,20 @@ class Speaker:
         return request.max_tokens or room
 
 
-def _lanes(model: Dia, voices: Sequence[_Voice]) -> Lanes:
-    weight = model.model.decoder.norm.weight
-    longest = [voice.rows.most for voice in voices for _ in range(voice.heard.lanes)]
-    return Lanes(model.specs, longest, dtype=weight.dtype, device=weight.device, operations=model.logits_dense.ops)
-
-
 def _step(model: Dia, pattern: Pattern, lanes: Lanes, voices: Sequence[_Voice], request: SpeechRequest) -> None:
     """One more row of each text."""
-    device = model.model.decoder.norm.weight.device
-    with model.between():
-        new = [voice.rows.rows(voice.read) for voice in voices]
-        each = 2 if request.guided else 1
-        places = [voice.number * each + lane for voice in voices for lane in range(each)]
-        counts = [len(rows) for rows in new for _ in range(each)]
-        codes = torch.cat([rows for rows in new for _ in range(each)]).to(device)
-        batch = lanes.batch(places, counts)
-    logits = model(codes, batch, [voice.heard for voice in voices], [each * len(rows) for rows in new])
-    with model.between():
-        for voice in voices:
-            voice.read = voice.rows.length
-        scores = logits.float().view(len(voices), each, model.codebooks, -1)
+    each = request.lanes
+    new = [voice.rows.rows(voice.read) for voice in voices for _ in range(each)]
+    hidden = lanes.run([voice.number * each + lane for voice in voices for lane in range(each)], new)
+    logits = model.head(hidden)
+    with model.operations.between():
+        scores = logits.float().view(len(voices), each, *logits.shape[1:])
         chosen = guided(scores, request.guidance, request.cfg_filter_top_k) if request.guided else scores[:, 0]
-        early = torch.tensor([voice.rows.written < request.min_tokens for voice in voices], device=device)
-        codes_of = _choose(allowed(chosen, pattern.eos, early), voices, request)
-        for voice, row in zip(voices, codes_of, strict=True):
-            voice.rows.put(row)
+        early = torch.tensor([voice.rows.written < request.min_tokens for voice in voices], device=chosen.device)
+        rows = _choose(allowed(chosen, pattern.eos, early), voices, request)
+    for voice, row in zip(voices, rows, strict=True):
+        voice.read = voice.rows.length
+        voice.rows.put(row)
 
 
 def _choose(scores: torch.Tensor, voices: Sequence[_Voice], request: SpeechRequest) -> list[list[int]]:
