@@ -14,7 +14,7 @@ a second temperature, and no window is told of the one before it.  The spectrogr
 called first, the encoder its calls, and the tokens all the rest: keys and values of the window, prompt, rules, choice,
 and the text.
 
-dac: the codec of 44.1 kHz in float32 makes 2 and 10 seconds of sound of codes, and codes of sound.
+dac: the codec of 44.1 kHz in float32 makes 2 and 5 seconds of sound of codes, and codes of sound.
 
 dia: a Dia of 146 million parameters in bfloat16 writes 16 and 80 frames, always the most probable codes, and a step is
 the difference over 64; so what is not a step is left out, such as the text encoder.  The end is held back until the
@@ -44,7 +44,7 @@ WINDOW = 30 * 16_000
 CODES = {"n_codebooks": 9, "codebook_size": 1024, "codebook_dim": 8, "sampling_rate": 44_100}
 HOP = 512
 """Samples of a frame of codes."""
-SECONDS = (2, 10)
+SECONDS = (2, 5)
 FRAMES = (16, 80)
 FILTER = 45
 """Codes that guidance leaves to choose from, in both."""
