@@ -14,12 +14,12 @@ import bestiary_dia
 from bestiary.building import build_empty, make_plan
 from bestiary.config import normalise
 from bestiary.errors import ConfigError
+from bestiary.generation.lanes import Lanes
+from bestiary.generation.sources import Sources
 from bestiary.identified import identify_model
 from bestiary.loading import load_weights
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry
-from bestiary.speech.lanes import Lanes
-from bestiary.speech.sources import Sources
 from bestiary.testing.headers import HeaderList
 from bestiary_dia.model import Dia
 from bestiary_dia.settings import read

@@ -203,8 +203,8 @@ def test_saved(pipe: SpeechPipeline, tmp_path: Path, ending: str) -> None:
 def test_q8_0_keeps_the_codes(pair: Make) -> None:
     """Of the codes that each would write after the same ones."""
     pytest.importorskip("bestiary_quant")
-    from bestiary.speech.lanes import Lanes
-    from bestiary.speech.sources import Sources
+    from bestiary.generation.lanes import Lanes
+    from bestiary.generation.sources import Sources
 
     wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
     config = {

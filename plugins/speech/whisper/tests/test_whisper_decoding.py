@@ -16,7 +16,7 @@ from bestiary.registry import default_registry
 from bestiary.testing.reference import Reference
 from bestiary_whisper import window
 from bestiary_whisper.beam import search
-from bestiary_whisper.decoding import Answer, begin, write
+from bestiary_whisper.decoding import Answer, Desk, write
 from bestiary_whisper.listener import Listener
 from bestiary_whisper.options import Options
 from bestiary_whisper.phrases import Phrase, phrases
@@ -56,6 +56,13 @@ def listener(reference: Reference) -> Listener:
     made = model.listener(Tokenizer.from_repository(identified.repository), identified.config, generation)
     assert isinstance(made, Listener)
     return made
+
+
+def desk_of(listener: Listener, mel: torch.Tensor, answers: int = 1) -> Desk:
+    """One that has heard a window [1, bands, T]."""
+    desk = Desk(listener.model, answers)
+    desk.hear(listener.model.listen(listener.model.encode(mel)[0]))
+    return desk
 
 
 def spectrum(seed: int) -> torch.Tensor:
@@ -100,9 +107,8 @@ def theirs(reference: Reference, mel: torch.Tensor, prompt: list[int], most: int
 def test_greedy_over_64_steps(reference: Reference, listener: Listener, seed: int, timestamps: bool) -> None:
     prompt = PROMPT if timestamps else [*PROMPT, 266]
     tokens = replace(TOKENS, suppressed=(1, 2, 7, 257))
-    heard = listener.model.listen(listener.model.encode(spectrum(seed))[0])
-    begun = begin(listener.model, heard, prompt, 0)
-    (answer,) = write(listener.model, begun, Rules(tokens, "cpu", timestamps=timestamps), 64)
+    begun = desk_of(listener, spectrum(seed)).begin(prompt, 0)
+    (answer,) = write(begun, Rules(tokens, "cpu", timestamps=timestamps), 64)
     wanted = theirs(reference, spectrum(seed), prompt, 64, suppressed=[1, 2, 7, 257])
     assert list(answer.tokens) == wanted
     assert len(wanted) == 64
@@ -119,9 +125,8 @@ def test_beam_search(
 ) -> None:
     prompt = PROMPT if timestamps else [*PROMPT, 266]
     for seed in range(2):
-        heard = listener.model.listen(listener.model.encode(spectrum(seed))[0])
-        begun = begin(listener.model, heard, prompt, 0)
-        answer = search(listener.model, begun, Rules(TOKENS, "cpu", timestamps=timestamps), most, size, penalty)
+        begun = desk_of(listener, spectrum(seed), size).begin(prompt, 0)
+        answer = search(begun, Rules(TOKENS, "cpu", timestamps=timestamps), most, size, penalty)
         wanted = theirs(reference, spectrum(seed), prompt, most, num_beams=size, length_penalty=penalty)
         assert list(answer.tokens) == wanted
 
@@ -146,12 +151,11 @@ def test_the_grammar_of_timestamps() -> None:
 
 @torch.inference_mode()
 def test_draws_are_repeated_by_their_seed_and_alone_as_together(listener: Listener) -> None:
-    heard = listener.model.listen(listener.model.encode(spectrum(0))[0])
+    desk = desk_of(listener, spectrum(0), 4)
     rules = Rules(TOKENS, "cpu", timestamps=True)
 
     def drawn(count: int, seed: int) -> list[Answer]:
-        begun = begin(listener.model, heard, PROMPT, 0)
-        return write(listener.model, begun, rules, 20, temperature=0.8, count=count, seed=seed)
+        return write(desk.begin(PROMPT, 0), rules, 20, temperature=0.8, count=count, seed=seed)
 
     together = drawn(4, 3)
     assert [answer.tokens for answer in drawn(4, 3)] == [answer.tokens for answer in together]
@@ -162,29 +166,30 @@ def test_draws_are_repeated_by_their_seed_and_alone_as_together(listener: Listen
 
 @torch.inference_mode()
 def test_logits_that_are_not_finite(listener: Listener) -> None:
-    heard = listener.model.listen(torch.full((50, 64), float("nan")))
+    desk = Desk(listener.model, 3)
+    desk.hear(listener.model.listen(torch.full((50, 64), float("nan"))))
     rules = Rules(TOKENS, "cpu", timestamps=True)
     with pytest.raises(GenerationError, match="not finite"):
-        write(listener.model, begin(listener.model, heard, PROMPT, 0), rules, 5)
+        write(desk.begin(PROMPT, 0), rules, 5)
     with pytest.raises(GenerationError, match="not finite"):
-        search(listener.model, begin(listener.model, heard, PROMPT, 0), rules, 5, 3)
+        search(desk.begin(PROMPT, 0), rules, 5, 3)
 
 
 @torch.inference_mode()
 def test_fallback(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     """The temperatures that are tried for answers of some probability and some repetition."""
-    heard = listener.model.listen(listener.model.encode(spectrum(0))[0])
+    desk = desk_of(listener, spectrum(0))
     rules, tried = Rules(TOKENS, "cpu", timestamps=True), []
 
     def written(means: dict[float, float], text: str = "a", **options: Any) -> Written:
-        def answered(model: Any, begun: Any, rules: Any, most: int, temperature: float, options: Any) -> Answer:
+        def answered(begun: Any, rules: Any, most: int, temperature: float, options: Any) -> Answer:
             tried.append(temperature)
             return Answer((5,), 2 * means.get(temperature, -5.0), True)
 
         tried.clear()
         monkeypatch.setattr(window, "_answer", answered)
         asked = Options(no_speech_threshold=options.pop("no_speech_threshold", None), **options)
-        return write_window(listener.model, heard, PROMPT, rules, asked, lambda tokens: text)
+        return write_window(desk, PROMPT, rules, asked, lambda tokens: text)
 
     assert written({0.0: -0.5}).temperature == 0
     assert written({0.4: -0.9}).temperature == 0.4

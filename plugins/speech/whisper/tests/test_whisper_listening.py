@@ -133,9 +133,9 @@ def test_the_next_window_is_told_what_was_said(pipe: TranscriptionPipeline, monk
     prompts: list[list[int]] = []
     own = listener.write_window
 
-    def watched(model: Any, heard: Any, prompt: list[int], *others: Any) -> Any:
+    def watched(desk: Any, prompt: list[int], *others: Any) -> Any:
         prompts.append(prompt)
-        return own(model, heard, prompt, *others)
+        return own(desk, prompt, *others)
 
     monkeypatch.setattr(listener, "write_window", watched)
     transcript = pipe.transcribe(noise(2.0), rate=16000, language="en", prompt="Hi", **PLAIN)

@@ -10,13 +10,13 @@ import bestiary_whisper
 from bestiary.building import build_empty, make_plan
 from bestiary.config import normalise
 from bestiary.errors import ConfigError, MediaError
-from bestiary.generation.cache import SequenceCache, make_batch
 from bestiary.identified import identify_model
 from bestiary.loading import load_weights
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry
 from bestiary.testing.headers import HeaderList
 from bestiary.testing.reference import Reference
+from bestiary_whisper.decoding import Desk
 from bestiary_whisper.model import Whisper
 from bestiary_whisper.tiny import WHISPER
 
@@ -74,15 +74,15 @@ def test_states_and_logits(checkpoint: Callable[..., Reference], config: dict[st
     tokens = torch.randint(0, config["vocab_size"], (2, 20), generator=random)
     wanted = reference.model(input_features=mel, decoder_input_ids=tokens).logits
     for window in range(2):
-        heard = model.listen(states[window])
-        cache = SequenceCache(len(model.specs))
-        close(model(tokens[window], make_batch([cache], [20], "cpu", all_outputs=True), heard), wanted[window])
+        desk = Desk(model, 2)
+        desk.hear(model.listen(states[window]))
+        begun = desk.begin(tokens[window].tolist(), 4)
+        close(torch.stack((begun.at_start, begun.logits)), wanted[window, [4, 19]])
         # Token by token, beside another sequence about the same window.
-        caches = [SequenceCache(len(model.specs)) for _ in range(2)]
-        for place in range(20):
-            batch = make_batch(caches, [1, 1], "cpu")
-            logits = model(torch.stack((tokens[window, place], tokens[0, 3])), batch, heard)
-            close(logits[0], wanted[window, place])
+        desk.begin(tokens[window, :2].tolist(), 0)
+        desk.open(2)
+        for place in range(2, 20):
+            close(desk.step([0, 1], [tokens[window, place], tokens[0, 3]])[0], wanted[window, place])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from bestiary.config import Config
+from bestiary.generation.sources import Pair, SourceLayer
 from bestiary.nn import Attention, Embedding, GatedMLP, Linear, RMSNorm, Rope
 from bestiary.nn.batch import AttentionSpec, Batch, LayerState
 from bestiary.nn.linear import together
 from bestiary.nn.operations import Operations
 from bestiary.nn.rope import Rotation
-from bestiary.speech.sources import Pair, SourceLayer
 from bestiary_dia.settings import Settings, read
 
 _FEW = 16

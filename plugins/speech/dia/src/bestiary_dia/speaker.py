@@ -10,17 +10,17 @@ import torch
 
 from bestiary.errors import BestiaryError, ConfigError, OptionError, RequestError
 from bestiary.generation.choosing import Row, choose_rows
+from bestiary.generation.lanes import Lanes
 from bestiary.generation.randomness import derived, key
 from bestiary.generation.sampling import Sampling
+from bestiary.generation.sources import Sources
 from bestiary.identified import Identified
 from bestiary.loading import generation_config
 from bestiary.networks import Networks
 from bestiary.records import Progress
 from bestiary.speech.delay import Pattern, Rows
-from bestiary.speech.lanes import Lanes
 from bestiary.speech.model import Piece, Report, SpeechTerms
 from bestiary.speech.request import SpeechRequest, Utterance
-from bestiary.speech.sources import Sources
 from bestiary_dia.guidance import allowed, guided
 from bestiary_dia.model import Dia
 from bestiary_dia.settings import Settings, read

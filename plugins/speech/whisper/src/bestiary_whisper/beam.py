@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from bestiary.errors import GenerationError
-from bestiary.generation.cache import SequenceCache
-from bestiary_whisper.decoding import Answer, Begun, forked, step
-from bestiary_whisper.model import Whisper
+from bestiary_whisper.decoding import Answer, Begun, Desk
 from bestiary_whisper.rules import Rules
 
 
@@ -21,20 +19,22 @@ from bestiary_whisper.rules import Rules
 class _Beam:
     written: tuple[int, ...]
     score: float
-    cache: SequenceCache
+    place: int
+    """Which of the answers of the desk it is."""
 
 
-def search(model: Whisper, begun: Begun, rules: Rules, most: int, size: int, length_penalty: float = 1.0) -> Answer:
+def search(begun: Begun, rules: Rules, most: int, size: int, length_penalty: float = 1.0) -> Answer:
     """The answer with the best score, divided by its length to the power of `length_penalty`; it may be cut at `most`.
 
     Raises GenerationError where the model's logits are not finite.
     """
     end, vocabulary = rules.tokens.end, begun.logits.shape[0]
-    beams = [_Beam((), 0.0, begun.cache)]
+    begun.desk.open(1)
+    beams = [_Beam((), 0.0, 0)]
     logits = begun.logits[None]
     found: list[tuple[float, Answer]] = []
     for length in range(1, most + 1):
-        with model.between():
+        with begun.desk.model.operations.between():
             if not bool(logits.isfinite().all()):
                 raise GenerationError("The model's logits are not finite.", fix="use another type of numbers")
             gains = rules.apply(logits.log_softmax(1), [beam.written for beam in beams])
@@ -56,19 +56,24 @@ def search(model: Whisper, begun: Begun, rules: Rules, most: int, size: int, len
             break
         if len(found) == size and going[0][0] / length**length_penalty <= found[-1][0]:
             break
-        beams = _continued(beams, going)
-        logits = step(model, begun.heard, [beam.cache for beam in beams], [beam.written[-1] for beam in beams])
+        beams = _continued(begun.desk, beams, going, size)
+        logits = begun.desk.step([beam.place for beam in beams], [beam.written[-1] for beam in beams])
     if not found:
         raise GenerationError("No token is left to choose from.", fix="check the suppressed tokens of the model")
     return found[0][1]
 
 
-def _continued(beams: list[_Beam], going: list[tuple[float, int, int]]) -> list[_Beam]:
-    """The next beams; the first heir of each has its cache, others a copy."""
+def _continued(desk: Desk, beams: list[_Beam], going: list[tuple[float, int, int]], size: int) -> list[_Beam]:
+    """The next beams; the first heir of each stays in its place, others are copies where nobody is any more."""
+    kept = {beams[parent].place for _, parent, _ in going}
+    free = [place for place in range(size) if place not in kept]
     made, taken = [], set()
     for score, parent, token in going:
         old = beams[parent]
-        cache = forked(old.cache) if parent in taken else old.cache
+        place = old.place
+        if parent in taken:
+            place = free.pop()
+            desk.copy(old.place, place)
         taken.add(parent)
-        made.append(_Beam((*old.written, token), score, cache))
+        made.append(_Beam((*old.written, token), score, place))
     return made

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from bestiary.errors import BestiaryError
-from bestiary.generation.cache import SequenceCache, make_batch
 from bestiary.generation.choosing import Row, choose_rows
+from bestiary.generation.lanes import Lanes
 from bestiary.generation.randomness import derived, key
 from bestiary.generation.sampling import Sampling
-from bestiary_whisper.model import Heard, Whisper
+from bestiary.generation.sources import Pair, Sources
+from bestiary_whisper.model import Whisper
 from bestiary_whisper.rules import Rules
 
 _LEAST = -1e30
@@ -34,58 +36,69 @@ class Answer:
         return self.score / (len(self.tokens) + 1)
 
 
+class Desk:
+    """Where a window is written about: what was heard of it, a prompt, and room for several answers.
+
+    It serves one window after another; what was recorded of its steps stays good.
+    """
+
+    def __init__(self, model: Whisper, answers: int) -> None:
+        self.model, self.answers = model, answers
+        told: Any = {"dtype": model.dtype, "device": model.device, "operations": model.operations}
+        self._sources = Sources(model.source_specs, [model.model.encoder.positions], **told)
+        lanes = 1 + answers  # the first has the prompt
+        self._lanes = Lanes(model, [model.context_length] * lanes, self._sources, [0] * lanes, **told)
+
+    def hear(self, layers: Sequence[Pair]) -> None:
+        """What was heard of the next window, as `Whisper.listen` gives it."""
+        self._sources.fill(0, layers)
+
+    def begin(self, prompt: Sequence[int], start: int) -> Begun:
+        """Read a prompt; `start` is the place in it of the token that begins the transcript."""
+        self._lanes.clear(0)
+        hidden = self._lanes.run([0], [torch.tensor(prompt)], every=True)
+        logits = self.model.head(hidden[[start, len(prompt) - 1]]).float()
+        return Begun(self, logits[1], logits[0])
+
+    def open(self, count: int) -> None:
+        """So many answers, of which the first is 0, begin after the prompt."""
+        for answer in range(count):
+            self._lanes.copy(0, 1 + answer)
+
+    def copy(self, source: int, target: int) -> None:
+        """One answer becomes what another is."""
+        self._lanes.copy(1 + source, 1 + target)
+
+    def step(self, answers: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+        """One more token of some answers -> logits [N, V] in float32."""
+        hidden = self._lanes.run([1 + answer for answer in answers], [torch.tensor([token]) for token in tokens])
+        return self.model.head(hidden).float()
+
+
 @dataclass(frozen=True)
 class Begun:
     """A window whose prompt was read."""
 
-    heard: Heard
-    cache: SequenceCache
+    desk: Desk
     logits: torch.Tensor
     """[V] in float32, of the first token to come."""
     at_start: torch.Tensor
     """[V] in float32, behind the token that begins a transcript: what the model thinks before it is told anything."""
 
 
-def begin(model: Whisper, heard: Heard, prompt: Sequence[int], start: int) -> Begun:
-    """Read a prompt; `start` is the place in it of the token that begins the transcript."""
-    device = heard.layers[0][0].device
-    cache = SequenceCache(len(model.specs))
-    batch = make_batch([cache], [len(prompt)], device, all_outputs=True)
-    hidden = model.hidden(torch.tensor(prompt, device=device), batch, heard)
-    logits = model.head(hidden[[start, len(prompt) - 1]]).float()
-    return Begun(heard, cache, logits[1], logits[0])
-
-
-def forked(cache: SequenceCache) -> SequenceCache:
-    """Another that remembers the same."""
-    made = SequenceCache(len(cache.layers))
-    for own, new in zip(cache.layers, made.layers, strict=True):
-        if own.keys is not None and own.values is not None:
-            new.keys, new.values, new.length = own.keys.clone(), own.values.clone(), own.length
-    return made
-
-
-def step(model: Whisper, heard: Heard, caches: Sequence[SequenceCache], tokens: Sequence[int]) -> torch.Tensor:
-    """One more token of each sequence -> logits [N, V] in float32."""
-    device = heard.layers[0][0].device
-    batch = make_batch(caches, [1] * len(caches), device, all_outputs=True)
-    logits: torch.Tensor = model(torch.tensor(tokens, device=device), batch, heard)
-    return logits.float()
-
-
 def write(
-    model: Whisper, begun: Begun, rules: Rules, most: int, *, temperature: float = 0.0, count: int = 1, seed: int = 0
+    begun: Begun, rules: Rules, most: int, *, temperature: float = 0.0, count: int = 1, seed: int = 0
 ) -> list[Answer]:
     """`count` answers of at most `most` tokens.  Raises GenerationError where the model's logits are not finite."""
     end, sampling = rules.tokens.end, Sampling(temperature=temperature)
     written: list[list[int]] = [[] for _ in range(count)]
     scores, ended = [0.0] * count, [False] * count
-    caches = [begun.cache, *(forked(begun.cache) for _ in range(count - 1))]
+    begun.desk.open(count)
     seeds = [derived(seed, index) for index in range(count)]
     running = list(range(count))
     logits = begun.logits.repeat(count, 1)
     for place in range(most):
-        with model.between():
+        with begun.desk.model.operations.between():
             sequences = [written[index] for index in running]
             keys = [key(seeds[index], place) for index in running]
             chosen, gains = _choose(rules.apply(logits, sequences), sampling, sequences, keys)
@@ -97,8 +110,7 @@ def write(
         running = [index for index in running if not ended[index]]
         if not running or place == most - 1:
             break
-        last = [written[index][-1] for index in running]
-        logits = step(model, begun.heard, [caches[index] for index in running], last)
+        logits = begun.desk.step(running, [written[index][-1] for index in running])
     return [Answer(tuple(written[index]), scores[index], ended[index]) for index in range(count)]
 
 

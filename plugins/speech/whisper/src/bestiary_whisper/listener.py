@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from bestiary.audio.spectral import WHISPER, log_mel
 from bestiary.audio.transcript import Segment, Transcript
 from bestiary.errors import RequestError
+from bestiary.generation.sources import Pair
 from bestiary.generation.tokenizer import Tokenizer
-from bestiary_whisper.model import Heard, Whisper
+from bestiary_whisper.decoding import Desk
+from bestiary_whisper.model import Whisper
 from bestiary_whisper.options import Options, options_of
 from bestiary_whisper.phrases import Phrase, phrases
 from bestiary_whisper.rules import Rules
@@ -39,7 +41,7 @@ class Listener:
         self.tokens = tokens_of(tokenizer, config, generation, model.vocab_size)
         self._how = replace(WHISPER, n_mels=model.model.encoder.bands)
         self._frames = _STRIDE * model.model.encoder.positions
-        self._device = model.model.encoder.layer_norm.weight.device  # a norm is never packed
+        self._desk = Desk(model, 1)
 
     def transcribe(
         self, samples: torch.Tensor, *, heard: Callable[[Segment], None] | None = None, **options: Any
@@ -50,11 +52,12 @@ class Listener:
         """
         asked = options_of(options)
         mel, frames = self._spectrogram(samples)
-        window = self._listen(mel, 0)
+        desk = self._desk_for(asked.answers)
+        desk.hear(self._listen(mel, 0))
         probable: dict[str, float] = {}
         language = None if asked.language is None else self._code(asked.language)
         if self.tokens.languages and language is None:
-            probable = languages(self.model, window, self._rules(asked))
+            probable = languages(desk, self._rules(asked))
             language = next(iter(probable))
         begin = self.tokens.prompt(language, asked.task, asked.timestamps)
         rules, before = self._rules(asked), self._before(asked)
@@ -63,10 +66,10 @@ class Listener:
         seek = 0
         while seek < frames:
             if seek:
-                window = self._listen(mel, seek)
+                desk.hear(self._listen(mel, seek))
             length = min(self._frames, frames - seek)
             prompt = [*self._previous(before[told:]), *begin]
-            written = write_window(self.model, window, prompt, rules, asked, self._text)
+            written = write_window(desk, prompt, rules, asked, self._text)
             if written.silent(asked):
                 seek += length
                 continue
@@ -90,7 +93,14 @@ class Listener:
         if not self.tokens.languages:
             raise RequestError("The model knows English only.", fix="choose one that is not named .en")
         mel, _ = self._spectrogram(samples[: self._frames * self._how.hop_length])
-        return languages(self.model, self._listen(mel, 0), self._rules(Options()))
+        self._desk.hear(self._listen(mel, 0))
+        return languages(self._desk, self._rules(Options()))
+
+    def _desk_for(self, answers: int) -> Desk:
+        """The same again, as long as it has room for so many."""
+        if self._desk.answers < answers:
+            self._desk = Desk(self.model, answers)
+        return self._desk
 
     def _phrases(self, written: Written, length: int, options: Options) -> tuple[list[Phrase], int]:
         if options.timestamps:
@@ -101,7 +111,7 @@ class Listener:
         return self.tokens.code(language) if self.tokens.languages else language
 
     def _rules(self, options: Options) -> Rules:
-        return Rules(self.tokens, self._device, timestamps=options.timestamps)
+        return Rules(self.tokens, self.model.device, timestamps=options.timestamps)
 
     def _spectrogram(self, samples: torch.Tensor) -> tuple[torch.Tensor, int]:
         """samples [N] -> [bands, T], of a window at least, and how many frames of it are of the sound."""
@@ -110,10 +120,10 @@ class Listener:
         mel = (torch.maximum(mel, mel.max() - _DYNAMIC) + 4) / 4
         return mel, max(1, len(samples) // self._how.hop_length)
 
-    def _listen(self, mel: torch.Tensor, seek: int) -> Heard:
+    def _listen(self, mel: torch.Tensor, seek: int) -> list[Pair]:
         piece = mel[:, seek : seek + self._frames]
         piece = F.pad(piece, (0, self._frames - piece.shape[1]))
-        return self.model.listen(self.model.encode(piece[None].to(self._device))[0])
+        return self.model.listen(self.model.encode(piece[None].to(self.model.device))[0])
 
     def _before(self, options: Options) -> list[int]:
         """The tokens of a prompt, as if they had been said."""

@@ -7,8 +7,6 @@ What it looks at is computed once for each window (`listen`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +15,13 @@ from torch import nn
 
 from bestiary.config import Config
 from bestiary.errors import ConfigError, MediaError, shown
+from bestiary.generation.sources import Pair, SourceLayer
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.nn import Embedding, LayerNorm, Linear
 from bestiary.nn.activation import activation
 from bestiary.nn.batch import AttentionSpec, Batch, LayerState
 from bestiary.nn.linear import together
+from bestiary.nn.operations import Operations
 
 _BOUNDS = {
     "vocab_size": 1 << 24,
@@ -38,8 +38,6 @@ _BOUNDS = {
 }
 _ROWS = 512
 """That pass a feed-forward block at once on a CPU, so that what is between its products stays in the cache."""
-_FEW = 16
-"""Tokens for which one thread of torch is enough."""
 
 
 def build(config: Config) -> Whisper:
@@ -74,22 +72,6 @@ def build(config: Config) -> Whisper:
     return Whisper(encoder, decoder, dim, config.vocab_size)
 
 
-def _alone(layer: Linear, x: torch.Tensor) -> AbstractContextManager[None]:
-    """Around what torch does between two products of a step with few tokens x [T, D].
-
-    Its other threads would have nothing to do, and look for it on the cores that the next product needs: without this a
-    step of one token takes several times as long.
-    """
-    return layer.ops.between() if len(x) <= _FEW else nullcontext()
-
-
-@dataclass(frozen=True)
-class Heard:
-    """Keys and values of one window for each layer of the decoder, [H, S, D] each."""
-
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-
-
 class WhisperAttention(nn.Module):
     """Attention with biases everywhere but at the keys, where one changes nothing."""
 
@@ -111,23 +93,17 @@ class WhisperAttention(nn.Module):
         """The tokens of each sequence to its earlier ones: x [T, D] -> [T, D]."""
         made = together(x, self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (y.view(len(x), self.spec.heads, -1) for y in made)
-        with _alone(self.out_proj, x):
-            y = state.attend(q, k, v, self.spec).reshape(x.shape)
-        return self.out_proj(y)  # type: ignore[no-any-return]
+        return self.out_proj(state.attend(q, k, v, self.spec).reshape(x.shape))  # type: ignore[no-any-return]
 
-    def listen(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [H, S, D / H] of a window's states [S, D]."""
-        made = together(states, self.k_proj, self.v_proj)
-        k, v = (y.view(len(states), self.spec.heads, -1).transpose(0, 1).contiguous() for y in made)
+    def listen(self, states: torch.Tensor) -> Pair:
+        """Keys and values [S, H, D / H] of a window's states [S, D]."""
+        k, v = (y.view(len(states), self.spec.heads, -1) for y in together(states, self.k_proj, self.v_proj))
         return k, v
 
-    def across(self, x: torch.Tensor, heard: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def across(self, x: torch.Tensor, source: SourceLayer) -> torch.Tensor:
         """Tokens to all that was heard: x [T, D] -> [T, D]."""
-        q = self.q_proj(x).view(len(x), self.spec.heads, -1).transpose(0, 1)
-        k, v = heard
-        with _alone(self.out_proj, x):
-            y = F.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(0, 1).reshape(x.shape)
-        return self.out_proj(y)  # type: ignore[no-any-return]
+        q = self.q_proj(x).view(len(x), self.spec.heads, -1)
+        return self.out_proj(source.attend(q, self.spec).reshape(x.shape))  # type: ignore[no-any-return]
 
 
 class EncoderLayer(nn.Module):
@@ -183,14 +159,12 @@ class DecoderLayer(nn.Module):
         self.final_layer_norm, self.act = LayerNorm(dim), activation(act)
         self.fc1, self.fc2 = Linear(dim, hidden, True), Linear(hidden, dim, True)
 
-    def forward(self, x: torch.Tensor, state: LayerState, heard: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, state: LayerState, source: SourceLayer) -> torch.Tensor:
         """x [T, D] -> [T, D]."""
-        x = x + self.self_attn.along(self.self_attn_layer_norm(x), state)
-        x = x + self.encoder_attn.across(self.encoder_attn_layer_norm(x), heard)
-        y = self.fc1(self.final_layer_norm(x))
-        with _alone(self.fc1, x):
-            y = self.act(y)
-        return x + self.fc2(y)  # type: ignore[no-any-return]
+        add = self.fc1.ops.add
+        x = add(x, self.self_attn.along(self.self_attn_layer_norm(x), state))
+        x = add(x, self.encoder_attn.across(self.encoder_attn_layer_norm(x), source))
+        return add(x, self.fc2(self.act(self.fc1(self.final_layer_norm(x)))))
 
 
 class WhisperDecoder(nn.Module):
@@ -201,11 +175,11 @@ class WhisperDecoder(nn.Module):
         self.embed_tokens, self.embed_positions = Embedding(vocabulary, dim), Embedding(positions, dim)
         self.layers, self.layer_norm = nn.ModuleList(layers), LayerNorm(dim)
 
-    def forward(self, tokens: torch.Tensor, batch: Batch, heard: Heard) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, batch: Batch, sources: Sequence[SourceLayer]) -> torch.Tensor:
         """tokens [T] -> states [T, D]."""
         x = self.embed_tokens(tokens) + self.embed_positions(batch.positions)
-        for layer, state, each in zip(self.layers, batch.layers, heard.layers, strict=True):
-            x = layer(x, state, each)
+        for layer, state, source in zip(self.layers, batch.layers, sources, strict=True):
+            x = layer(x, state, source)
         return self.layer_norm(x)  # type: ignore[no-any-return]
 
 
@@ -241,30 +215,41 @@ class Whisper(nn.Module):
         """Tokens that the decoder reads and writes for one window."""
         return self.model.decoder.embed_positions.count
 
-    def between(self) -> AbstractContextManager[None]:
-        """Around what torch does between two steps."""
-        return self.proj_out.ops.between()
+    @property
+    def source_specs(self) -> tuple[AttentionSpec, ...]:
+        """How each layer of the decoder looks at what was heard."""
+        return tuple(layer.encoder_attn.spec for layer in self.model.decoder.layers)  # type: ignore[union-attr, misc]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return self.model.decoder.layer_norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.decoder.layer_norm.weight.device  # a norm is never packed
+
+    @property
+    def operations(self) -> Operations:
+        """With which it was fitted."""
+        return self.proj_out.ops
 
     def encode(self, mel: torch.Tensor) -> torch.Tensor:
         """mel [N, bands, 2 * S] -> states [N, S, D]."""
         return self.model.encoder(mel)  # type: ignore[no-any-return]
 
-    def listen(self, states: torch.Tensor) -> Heard:
-        """What the decoder looks at, of the states [S, D] of one window."""
-        return Heard(tuple(layer.encoder_attn.listen(states) for layer in self.model.decoder.layers))  # type: ignore[operator, union-attr]
+    def listen(self, states: torch.Tensor) -> list[Pair]:
+        """What each layer of the decoder looks at, of the states [S, D] of one window."""
+        layers: list[Any] = [layer.encoder_attn for layer in self.model.decoder.layers]
+        return [layer.listen(states) for layer in layers]
 
-    def hidden(self, tokens: torch.Tensor, batch: Batch, heard: Heard) -> torch.Tensor:
-        """tokens [T] of sequences about one window -> the states [T, D] before the head."""
-        return self.model.decoder(tokens, batch, heard)  # type: ignore[no-any-return]
+    def hidden(self, tokens: torch.Tensor, batch: Batch, sources: Sequence[SourceLayer]) -> torch.Tensor:
+        """tokens [T] of sequences -> the states [T, D] before the head."""
+        return self.model.decoder(tokens, batch, sources)  # type: ignore[no-any-return]
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """states [N, D] -> logits [N, V] in the model's type."""
         return self.proj_out(hidden)  # type: ignore[no-any-return]
-
-    def forward(self, tokens: torch.Tensor, batch: Batch, heard: Heard) -> torch.Tensor:
-        """tokens [T] -> logits [N, V] of the batch's outputs."""
-        x = self.hidden(tokens, batch, heard)
-        return self.head(x if batch.outputs is None else x[batch.outputs])
 
     def listener(self, tokenizer: Tokenizer, config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> Any:
         """The model with its tokens, as `bestiary.pipelines.transcription` asks for it."""

@@ -68,6 +68,12 @@ class Options:
         value: Any = self.temperature
         return tuple(value) if isinstance(value, list | tuple) else (value,)
 
+    @property
+    def answers(self) -> int:
+        """That are written side by side at most."""
+        drawn = self.best_of if any(temperature > 0 for temperature in self.temperatures) else 1
+        return max(drawn, self.beam_size or 1)
+
 
 def options_of(given: Mapping[str, Any]) -> Options:
     """Raises OptionError for an unknown name, with the nearest one."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from bestiary_whisper.beam import search
-from bestiary_whisper.decoding import Answer, Begun, begin, forked, write
-from bestiary_whisper.model import Heard, Whisper
+from bestiary_whisper.decoding import Answer, Begun, Desk, write
 from bestiary_whisper.options import Options
 from bestiary_whisper.rules import Rules
 
@@ -34,22 +33,25 @@ class Written:
 
 
 def write_window(
-    model: Whisper,
-    heard: Heard,
+    desk: Desk,
     prompt: Sequence[int],
     rules: Rules,
     options: Options,
     text_of: Callable[[Sequence[int]], str],
 ) -> Written:
-    """The first answer, by rising temperature, that is good enough; else the last (section 4.5 of the paper)."""
+    """Of the window that the desk heard: the first answer, by rising temperature, that is good enough, else the last.
+
+    Section 4.5 of the paper.
+    """
     tokens = rules.tokens
-    begun = begin(model, heard, prompt, list(prompt).index(tokens.start))
+    begun = desk.begin(prompt, list(prompt).index(tokens.start))
     silence = 0.0
     if tokens.no_speech is not None:
         silence = float(begun.at_start.softmax(0)[tokens.no_speech])
-    most = max(1, min(model.context_length // 2, model.context_length - len(prompt)))
+    context = desk.model.context_length
+    most = max(1, min(context // 2, context - len(prompt)))
     for temperature in options.temperatures:
-        answer = _answer(model, replace(begun, cache=forked(begun.cache)), rules, most, temperature, options)
+        answer = _answer(begun, rules, most, temperature, options)
         ratio = compression_ratio(text_of(answer.tokens))
         made = Written(answer.tokens, answer.mean, silence, ratio, temperature)
         if made.silent(options) or _good(made, options):
@@ -57,11 +59,11 @@ def write_window(
     return made
 
 
-def _answer(model: Whisper, begun: Begun, rules: Rules, most: int, temperature: float, options: Options) -> Answer:
+def _answer(begun: Begun, rules: Rules, most: int, temperature: float, options: Options) -> Answer:
     if temperature == 0 and (options.beam_size or 1) > 1:
-        return search(model, begun, rules, most, options.beam_size or 1, options.length_penalty)
+        return search(begun, rules, most, options.beam_size or 1, options.length_penalty)
     count = options.best_of if temperature > 0 else 1
-    answers = write(model, begun, rules, most, temperature=temperature, count=count, seed=options.seed)
+    answers = write(begun, rules, most, temperature=temperature, count=count, seed=options.seed)
     return max(answers, key=lambda answer: answer.mean)
 
 
@@ -76,10 +78,10 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def languages(model: Whisper, heard: Heard, rules: Rules) -> dict[str, float]:
+def languages(desk: Desk, rules: Rules) -> dict[str, float]:
     """How probable each language is, the most probable first."""
     tokens = rules.tokens
     codes, places = list(tokens.languages), list(tokens.languages.values())
-    logits = begin(model, heard, [tokens.start], 0).logits
+    logits = desk.begin([tokens.start], 0).logits
     found = logits[torch.tensor(places, device=logits.device)].softmax(0).tolist()
     return dict(sorted(zip(codes, found, strict=True), key=lambda each: -each[1]))

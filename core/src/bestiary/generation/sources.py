@@ -20,7 +20,7 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class Sources:
-    """One source for each lane, of a length of its own."""
+    """Several of them, each of a length of its own."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class Sources:
             operations=operations,
         )
 
-    def fill(self, lane: int, layers: Many[Pair]) -> None:
-        """What the source of a lane is, for each layer."""
+    def fill(self, source: int, layers: Many[Pair]) -> None:
+        """What one of them is, for each layer; it may become another later."""
         for blocks, pair in zip(self._cache.layers, layers, strict=True):
-            blocks.write(self._slots[lane], *pair)
+            blocks.write(self._slots[source], *pair)
 
-    def states(self, lanes: Many[int], counts: Many[int]) -> list[SourceLayer]:
-        """Each layer's view of a step in which some lanes have so many rows, one lane after another."""
-        slots = [self._slots[lane] for lane in lanes]
+    def states(self, sources: Many[int], counts: Many[int]) -> list[SourceLayer]:
+        """Each layer's view of a step in which so many rows look at one source, so many after them at the next."""
+        slots = [self._slots[source] for source in sources]
         step = None
         if all(count == 1 for count in counts):
             # A row that decodes attends to the blocks where they lie, and has nothing to add to them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -12,9 +12,9 @@ from torch import nn
 from bestiary.generation.engine.graphs import DecodeGraphs, cuda_graph
 from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.sequence import Sequence, Work
+from bestiary.generation.sources import BLOCK, SourceLayer, Sources
 from bestiary.nn.batch import AttentionSpec, Batch
 from bestiary.nn.operations import Operations
-from bestiary.speech.sources import BLOCK, SourceLayer, Sources
 
 
 class LaneModel(Protocol):
@@ -35,11 +35,12 @@ class LaneModel(Protocol):
 
 
 class _Decoding:
-    """The model, and what the lanes of a step look at."""
+    """Steps of one row of each lane, for lanes that look at the same sources in the same order."""
 
-    def __init__(self, model: LaneModel) -> None:
-        self._model = model
-        self.sources: list[SourceLayer] = []
+    def __init__(self, model: LaneModel, cache: PagedCache, sources: list[SourceLayer]) -> None:
+        self._model, self.sources = model, sources
+        record = cuda_graph if cache.device.type == "cuda" else cache.operations.record
+        self.graphs = None if record is None else DecodeGraphs(self, cache, record, padded=False)
 
     def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._model.hidden(tokens, batch, self.sources)
@@ -59,14 +60,18 @@ class Lanes:
         model: LaneModel,
         longest: Many[int],
         sources: Sources | None = None,
+        looks: Many[int] | None = None,
         *,
         dtype: torch.dtype,
         device: torch.device,
         operations: Operations,
     ) -> None:
-        """One lane for each of `longest`, of layers that keep every row."""
-        self._model, self._sources, self._decoding = model, sources, _Decoding(model)
-        self._running: tuple[int, ...] = ()
+        """One lane for each of `longest`, of layers that keep every row.
+
+        `looks` says which of the sources each lane looks at; None: as many as there are lanes.
+        """
+        self._model, self._sources = model, sources
+        self._looks = list(range(len(longest))) if looks is None else list(looks)
         blocks = [-(-length // BLOCK) for length in longest]
         self._cache = PagedCache(
             model.specs,
@@ -85,35 +90,48 @@ class Lanes:
             lane.tables = [list(range(first, first + count))]
             self._lanes.append(lane)
             first += count
-        record = cuda_graph if device.type == "cuda" else operations.record
-        self._graphs = None if record is None else DecodeGraphs(self._decoding, self._cache, record, padded=False)
+        self._decoding: dict[tuple[int, ...], _Decoding] = {}
 
-    def run(self, lanes: Many[int], rows: Many[torch.Tensor]) -> torch.Tensor:
-        """Some lanes read rows [n, Q] each -> the states [N, D] before the head of the last row of each.
+    def run(self, lanes: Many[int], rows: Many[torch.Tensor], *, every: bool = False) -> torch.Tensor:
+        """Some lanes read tokens [n], or rows of codes [n, Q] -> the states [N, D] before the head of each one's last.
 
-        The result may lie in a buffer that the next step overwrites.  From one step to the next lanes only drop out.
+        `every` asks for those of all.  The result may lie in a buffer that the next step overwrites.
         """
         work = []
         for lane, codes in zip(lanes, rows, strict=True):
             sequence = self._lanes[lane]
-            sequence.tokens += [tuple(row) for row in codes.tolist()]  # type: ignore[misc]  # a token of each codebook
+            tokens: list[Any] = codes.tolist()  # numbers, or a number of each codebook
+            sequence.tokens += tokens
             work.append(Work(sequence, sequence.computed, len(codes)))
             sequence.computed += len(codes)
-        counts = [each.count for each in work]
-        if any(count > 1 for count in counts):
-            hidden = self._hidden(self._states(lanes, counts), work, rows)
-            return hidden[(torch.tensor(counts).cumsum(0) - 1).to(hidden.device)]
-        if self._running != tuple(lanes):
-            self._running, self._decoding.sources = tuple(lanes), self._states(lanes, counts)
-        if self._graphs is not None and self._graphs.fits(work):
-            return self._graphs.run(work)
-        return self._hidden(self._decoding.sources, work, rows)
+        looks, counts = tuple(self._looks[lane] for lane in lanes), [each.count for each in work]
+        if all(count == 1 for count in counts):
+            if looks not in self._decoding:
+                self._decoding[looks] = _Decoding(self._model, self._cache, self._states(looks, counts))
+            decoding = self._decoding[looks]
+            if decoding.graphs is not None and decoding.graphs.fits(work):
+                return decoding.graphs.run(work)
+            states = decoding.sources
+        else:
+            states = self._states(looks, counts)
+        hidden = self._model.hidden(torch.cat(list(rows)).to(self._cache.device), self._batch(work), states)
+        if every or len(hidden) == len(work):
+            return hidden
+        return hidden[(torch.tensor(counts).cumsum(0) - 1).to(hidden.device)]
 
-    def _states(self, lanes: Many[int], counts: Many[int]) -> list[SourceLayer]:
-        return [] if self._sources is None else self._sources.states(lanes, counts)
+    def clear(self, lane: int) -> None:
+        """It begins anew."""
+        self._lanes[lane].tokens, self._lanes[lane].computed = [], 0
 
-    def _hidden(self, sources: Many[SourceLayer], work: Many[Work], rows: Many[torch.Tensor]) -> torch.Tensor:
-        return self._model.hidden(torch.cat(list(rows)).to(self._cache.device), self._batch(work), sources)
+    def copy(self, source: int, target: int) -> None:
+        """One lane becomes what another is, and goes its own way from there."""
+        old, new = self._lanes[source], self._lanes[target]
+        new.tokens, new.computed = list(old.tokens), old.computed
+        used = -(-old.computed // BLOCK)
+        self._cache.copy([(0, old.tables[0][place], new.tables[0][place]) for place in range(used)])  # type: ignore[misc]
+
+    def _states(self, looks: Many[int], counts: Many[int]) -> list[SourceLayer]:
+        return [] if self._sources is None else self._sources.states(looks, counts)
 
     def _batch(self, work: Many[Work]) -> Batch:
         positions = torch.cat([torch.arange(each.start, each.end) for each in work])
