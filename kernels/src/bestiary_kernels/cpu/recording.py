@@ -79,10 +79,7 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch h
             self.items.append(lambda: func(*args, **kwargs))
         elif name not in _MEMORY and not _views(results, list(_tensors((args, kwargs)))):
             self.kept += _tensors((args, kwargs))
-
-            def again() -> None:
-                _again(func, args, kwargs, results)
-
+            again = _again(func, args, kwargs, results)
             self.items.append(_Product(again) if name in _PRODUCTS else again)
         return made
 
@@ -145,9 +142,23 @@ def _list(calls: list[tuple[int, bytes]]) -> tuple[Any, int, list[object]]:
     return flat, len(calls), kept
 
 
-def _again(func: Any, args: Any, kwargs: Any, results: list[torch.Tensor]) -> None:
-    for target, value in zip(results, _tensors(func(*args, **kwargs)), strict=True):
-        target.copy_(value)
+def _again(func: Any, args: Any, kwargs: Any, results: list[torch.Tensor]) -> Callable[[], None]:
+    """What computes the same into the memory of the results; by the operation's own form for that, where it has one."""
+    packet = func.overloadpacket
+    if "out" in packet.overloads():
+        schema = packet.out._schema.arguments
+        places = [argument.name for argument in schema if argument.is_out]
+        others = [argument.name for argument in schema if not argument.is_out]
+        if len(places) == len(results) and others == [argument.name for argument in func._schema.arguments]:
+            told = {**kwargs, **dict(zip(places, results, strict=True))}
+            into = packet.out
+            return lambda: into(*args, **told)
+
+    def again() -> None:
+        for target, value in zip(results, _tensors(func(*args, **kwargs)), strict=True):
+            target.copy_(value)
+
+    return again
 
 
 def _views(results: list[torch.Tensor], inputs: list[torch.Tensor]) -> bool:
