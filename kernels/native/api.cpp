@@ -45,7 +45,7 @@ constexpr InstructionSet SETS[] = {
 extern "C" {
 
 // Counts changes of this interface.
-VISIBLE int64_t bestiary_version() { return 2; }
+VISIBLE int64_t bestiary_version() { return 3; }
 
 // The name of the n-th instruction set that this processor has, the best first; null after the last.
 VISIBLE const char* bestiary_instruction_set(int64_t n) {

@@ -40,6 +40,8 @@ const Operation JOIN(operations_, ISA)[OPERATIONS] = {
     {{{one_sorting, sort_slots}, {slot_pieces, prepare_slot}, {gate_up_pieces, multiply_gate_up}, {slot_pieces, gate_slot},
       {down_pieces, multiply_down}, {token_pieces, sum_choices}}, 6},
     {{{resize_span_pieces, put_spans}, {pass_pieces, pass}}, 2},
+    {{{layer_norm_pieces, layer_norm}}, 1},
+    {{{activate_pieces, activate}}, 1},
 };
 
 }  // namespace bestiary

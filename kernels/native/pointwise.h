@@ -74,6 +74,58 @@ inline void norm(const void* arguments, int64_t piece) {
   });
 }
 
+// --- the layer norm (Ba, Kiros and Hinton 2016)
+
+// The sum of f of each number of a row.
+template <class T, class F, class G>
+inline float row_sum(const typename T::Stored* x, int64_t columns, F&& f, G&& one) {
+  constexpr int CHAINS = 4;
+  Floats sums[CHAINS];
+  for (Floats& sum : sums) sum = floats(0);
+  int64_t i = 0;
+  for (; i + CHAINS * LANES <= columns; i += CHAINS * LANES)
+    for (int j = 0; j < CHAINS; j++) sums[j] = f(take<T>(x + i + j * LANES), sums[j]);
+  float sum = total(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
+  for (; i < columns; i++) sum += one(T::get(x[i]));
+  return sum;
+}
+
+template <class T>
+inline void layer_norm_row(const typename T::Stored* x, const LayerNormArguments& a, typename T::Stored* y) {
+  const float count = static_cast<float>(a.columns);
+  const float mean = row_sum<T>(
+      x, a.columns, [](Floats v, Floats sum) ALWAYS { return add(v, sum); }, [](float v) { return v; }) / count;
+  const Floats middle = floats(mean);
+  const float square = row_sum<T>(
+      x, a.columns,
+      [&](Floats v, Floats sum) ALWAYS {
+        const Floats off = subtract(v, middle);
+        return fused(off, off, sum);
+      },
+      [&](float v) { return (v - mean) * (v - mean); });
+  const Floats factor = floats(1.0f / __builtin_sqrtf(square / count + static_cast<float>(a.epsilon)));
+  each_vector(a.columns, [&](int64_t i, auto there) {
+    const Floats v = multiply(subtract(take<T>(x + i, there), middle), factor);
+    const Floats w = take<T>(at<T>(a.weight, i), there);
+    put<T>(y + i, there, a.bias ? fused(v, w, take<T>(at<T>(a.bias, i), there)) : multiply(v, w));
+  });
+}
+
+inline int64_t layer_norm_pieces(const void* arguments) {
+  const auto& a = *static_cast<const LayerNormArguments*>(arguments);
+  return parts(a.rows, rows_a_piece(a.columns));
+}
+
+inline void layer_norm(const void* arguments, int64_t piece) {
+  const auto& a = *static_cast<const LayerNormArguments*>(arguments);
+  const int64_t each = rows_a_piece(a.columns);
+  with_type(a.type, [&](auto type) {
+    using T = decltype(type);
+    for (int64_t row = piece * each; row < least(a.rows, (piece + 1) * each); row++)
+      layer_norm_row<T>(at<T>(a.x, row * a.x_stride), a, at<T>(a.y, row * a.columns));
+  });
+}
+
 // --- sums
 
 template <class T>
@@ -150,6 +202,34 @@ inline void gate(const void* arguments, int64_t piece) {
     case GELU: return gate_spans<GELU>(a, piece);
     case GELU_TANH: return gate_spans<GELU_TANH>(a, piece);
     default: return gate_spans<RELU>(a, piece);
+  }
+}
+
+// --- activations alone
+
+inline int64_t activate_pieces(const void* arguments) {
+  const auto& a = *static_cast<const ActivateArguments*>(arguments);
+  return span_pieces(a.rows, a.columns);
+}
+
+template <int64_t A> inline void activate_spans(const ActivateArguments& a, int64_t piece) {
+  with_type(a.type, [&](auto type) {
+    using T = decltype(type);
+    spans(a.rows, a.columns, piece, [&](int64_t row, int64_t first, int64_t count) {
+      const auto* x = at<T>(a.x, row * a.x_stride + first);
+      auto* y = at<T>(a.y, row * a.columns + first);
+      each_vector(count, [&](int64_t i, auto there) { put<T>(y + i, there, activated<A>(take<T>(x + i, there))); });
+    });
+  });
+}
+
+inline void activate(const void* arguments, int64_t piece) {
+  const auto& a = *static_cast<const ActivateArguments*>(arguments);
+  switch (a.activation) {
+    case SILU: return activate_spans<SILU>(a, piece);
+    case GELU: return activate_spans<GELU>(a, piece);
+    case GELU_TANH: return activate_spans<GELU_TANH>(a, piece);
+    default: return activate_spans<RELU>(a, piece);
   }
 }
 

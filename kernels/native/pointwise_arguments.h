@@ -13,6 +13,14 @@ struct NormArguments {
   void* y;  // rows beside each other
 };
 
+struct LayerNormArguments {
+  const void* x;
+  int64_t type, rows, columns, x_stride;
+  const void *weight, *bias;  // of the type of x; the bias may be absent
+  double epsilon;
+  void* y;  // rows beside each other
+};
+
 struct AddNormArguments {
   const void *x, *y;
   int64_t type, rows, columns, x_stride, y_stride;
@@ -30,6 +38,12 @@ struct AddArguments {
 struct GatedArguments {
   const void *gate, *up;
   int64_t type, rows, columns, gate_stride, up_stride, activation;
+  void* y;  // rows beside each other
+};
+
+struct ActivateArguments {
+  const void* x;
+  int64_t type, rows, columns, x_stride, activation;
   void* y;  // rows beside each other
 };
 

@@ -47,6 +47,8 @@ def bestiary_kernels() -> Sequence[KernelBackend]:
         _native("linear", "operations:linear", _INT8),
         _native("embed", "operations:embed", _ROUNDED),
         _native("rms_norm", "operations:rms_norm", _ROUNDED),
+        _native("layer_norm", "operations:layer_norm", _ROUNDED),
+        _native("act", "operations:act", _ROUNDED),
         _native("add", "operations:add", _ROUNDED),
         _native("add_rms_norm", "operations:add_rms_norm", _ROUNDED),
         _native("gated", "operations:gated", _ROUNDED),

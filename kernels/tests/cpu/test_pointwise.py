@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bestiary.nn.activation import activation
-from bestiary.nn.norm import RMSNorm
+from bestiary.nn.norm import LayerNorm, RMSNorm
 from bestiary.nn.rope import Rope, Rotation
 from bestiary_kernels.cpu import pointwise
 from bestiary_kernels.cpu.library import instruction_sets, library
@@ -40,6 +40,47 @@ def norm_of(weight: torch.Tensor, offset: float) -> RMSNorm:
     layer = RMSNorm(len(weight), 1e-5, offset)
     layer.weight = torch.nn.Parameter(weight, requires_grad=False)
     return layer
+
+
+@SETS
+@DTYPES
+@pytest.mark.parametrize("with_bias", (True, False))
+def test_layer_norms(instructions: str, dtype: torch.dtype, with_bias: bool) -> None:
+    """Also of rows whose mean is far from zero."""
+    native = library(instructions)
+    torch.manual_seed(0)
+    for rows, columns in SHAPES:
+        x = (torch.randn(rows, columns + 3) * 3 + 40).to(dtype)[:, 1 : columns + 1]
+        layer = LayerNorm(columns, 1e-5, with_bias)
+        layer.weight = torch.nn.Parameter(torch.randn(columns), requires_grad=False)
+        if layer.bias is not None:
+            layer.bias = torch.nn.Parameter(torch.randn(columns), requires_grad=False)
+        layer.to(dtype)
+        y = poisoned(rows, columns, dtype)
+        arguments, _ = pointwise.layer_norm_arguments(x, layer.weight, layer.bias, 1e-5, y[:rows])
+        native.call(pointwise.LAYER_NORM, arguments, 2)
+        exact = F.layer_norm(x.double(), (columns,), layer.weight.double(), None, 1e-5)
+        wanted = exact if layer.bias is None else exact + layer.bias.double()
+        bound = STEP[dtype] * (wanted.abs() + exact.abs()) + 4e-5
+        assert bool(((y[:rows].double() - wanted).abs() <= bound).all())
+        assert torch.all(y[rows:] == torch.tensor(POISON, dtype=dtype))
+
+
+@SETS
+@DTYPES
+@pytest.mark.parametrize("name", sorted(pointwise.ACTIVATIONS))
+def test_activations_alone(instructions: str, dtype: torch.dtype, name: str) -> None:
+    native = library(instructions)
+    torch.manual_seed(0)
+    for rows, columns in SHAPES:
+        x = (torch.randn(rows, columns + 3) * 3).to(dtype)[:, 1 : columns + 1]
+        y = poisoned(rows, columns, dtype)
+        arguments, _ = pointwise.activated_arguments(x, name, y[:rows])
+        native.call(pointwise.ACTIVATE, arguments, 2)
+        wide = activation(name)(x.double())
+        # Rounded once; where it is nearly nothing, as near as for gates.
+        assert torch.all((y[:rows].double() - wide).abs() <= STEP[dtype] * wide.abs() + 1e-6)
+        assert torch.all(y[rows:] == torch.tensor(POISON, dtype=dtype))
 
 
 @SETS

@@ -1,7 +1,6 @@
 """Normalisation layers."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bestiary.nn.operations import PLAIN
@@ -30,10 +29,12 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.Module):
     """Layer norm (Ba, Kiros and Hinton 2016) of x [..., D]."""
 
+    ops = PLAIN
+
     def __init__(self, dim: int, eps: float = 1e-5, bias: bool = True) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.empty(dim)), eps
         self.bias = nn.Parameter(torch.empty(dim)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return self.ops.layer_norm(x, self.weight, self.bias, self.eps)

@@ -55,6 +55,16 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -
     return weight * F.rms_norm(x, x.shape[-1:], None, eps)
 
 
+def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """Layer norm of x [..., D] with weight and bias [D], rounded once."""
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def act(x: torch.Tensor, name: str) -> torch.Tensor:
+    """An activation of `bestiary.nn.activation` of x [..., D]."""
+    return activation(name)(x)
+
+
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """x + y, of one shape."""
     return x + y
@@ -138,6 +148,8 @@ class Operations:
     linear: Callable[[torch.Tensor, Sequence[Held], Sequence[torch.Tensor | None]], list[torch.Tensor]] = linear
     embed: Callable[[torch.Tensor, Held, torch.dtype, float], torch.Tensor] = embed
     rms_norm: Callable[[torch.Tensor, torch.Tensor, float, float], torch.Tensor] = rms_norm
+    layer_norm: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float], torch.Tensor] = layer_norm
+    act: Callable[[torch.Tensor, str], torch.Tensor] = act
     add: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = add
     add_rms_norm: Callable[
         [torch.Tensor, torch.Tensor, torch.Tensor, float, float], tuple[torch.Tensor, torch.Tensor]

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-VERSION = 2
+VERSION = 3
 """Of the interface; a library of another one is not used."""
 
 NAMES = ("libbestiary_kernels.so", "libbestiary_kernels.dylib", "bestiary_kernels.dll")

@@ -19,7 +19,10 @@ from bestiary_kernels.cpu.linear import PlainWeight, multiply, multiply_plain
 from bestiary_kernels.cpu.panels import NUMBERS
 from bestiary_kernels.cpu.weights import Float8Weight, PanelStack, PanelWeight
 
-__all__ = ["add", "add_rms_norm", "embed", "experts", "gated", "linear", "rms_norm", "rotate", "unavailable"]
+__all__ = [
+    *("act", "add", "add_rms_norm", "embed", "experts", "gated", "layer_norm", "linear", "rms_norm", "rotate"),
+    "unavailable",
+]
 
 FEW = 16
 """Rows of x up to which plain weights are read once, so that the memory's speed decides."""
@@ -110,6 +113,23 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -
     if torch.compiler.is_compiling():
         return torch.ops.bestiary.rms_norm(x, weight, eps, offset)  # type: ignore[no-any-return]
     return pointwise.rms_norm(library(), x, weight, eps, offset, torch.get_num_threads())
+
+
+def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """`bestiary.nn.operations.layer_norm`."""
+    types = {each.dtype for each in (x, weight, bias) if each is not None}
+    if len(types) > 1 or not x.is_contiguous() or x.ndim < 2 or torch.compiler.is_compiling():
+        return plain.layer_norm(x, weight, bias, eps)
+    flat = x.view(-1, x.shape[-1])
+    return pointwise.layer_norm(library(), flat, weight, bias, eps, torch.get_num_threads()).view(x.shape)
+
+
+def act(x: torch.Tensor, name: str) -> torch.Tensor:
+    """`bestiary.nn.operations.act`."""
+    if name not in pointwise.ACTIVATIONS or not x.is_contiguous() or x.ndim < 2 or torch.compiler.is_compiling():
+        return plain.act(x, name)
+    flat = x.view(-1, x.shape[-1])
+    return pointwise.activated(library(), flat, name, torch.get_num_threads()).view(x.shape)
 
 
 def add_rms_norm(

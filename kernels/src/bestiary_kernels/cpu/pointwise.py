@@ -15,6 +15,7 @@ from bestiary_kernels.cpu.library import Library, packer
 from bestiary_kernels.cpu.panels import NUMBERS
 
 RMS_NORM, ADD_RMS_NORM, ADD, GATED, ROTATE = 5, 6, 7, 8, 9
+LAYER_NORM, ACTIVATE = 14, 15
 
 ACTIVATIONS: Mapping[str, int] = MappingProxyType(
     {
@@ -27,7 +28,7 @@ ACTIVATIONS: Mapping[str, int] = MappingProxyType(
         "relu": 3,
     }
 )
-"""Activations of gates by the names that configurations use, as the library counts them."""
+"""Activations by the names that configurations use, as the library counts them."""
 
 Kept = list[torch.Tensor]
 """What the arguments have the addresses of."""
@@ -36,6 +37,8 @@ _pack_norm = packer("8q2dq")
 _pack_add_norm = packer("8q2d2q")
 _pack_add = packer("8q")
 _pack_gated = packer("9q")
+_pack_layer_norm = packer("7qdq")
+_pack_activated = packer("7q")
 _pack_rotate = packer("20q")
 _NO_HEADS = (0, 0, 0, 0, 0)
 
@@ -75,6 +78,46 @@ def rms_norm_arguments(
         y.data_ptr(),
     )
     return arguments, [x, weight, y]
+
+
+def layer_norm(
+    library: Library, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, epsilon: float, threads: int
+) -> torch.Tensor:
+    """x [T, D] less its mean, over its deviation, times weight [D] plus bias [D]; rounded once."""
+    y = x.new_empty(x.shape)
+    arguments, kept = layer_norm_arguments(x, weight, bias, epsilon, y)
+    library.call(LAYER_NORM, arguments, threads)
+    del kept
+    return y
+
+
+def layer_norm_arguments(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, epsilon: float, y: torch.Tensor
+) -> tuple[bytes, Kept]:
+    """What the library is given to write y [T, D]."""
+    kept = [x, weight, y] if bias is None else [x, weight, y, bias]
+    _one_type(*kept)
+    place = 0 if bias is None else bias.data_ptr()
+    arguments = _pack_layer_norm(
+        x.data_ptr(), NUMBERS[x.dtype], *x.shape, x.stride(0), weight.data_ptr(), place, epsilon, y.data_ptr()
+    )
+    return arguments, kept
+
+
+def activated(library: Library, x: torch.Tensor, activation: str, threads: int) -> torch.Tensor:
+    """activation(x) of x [T, D]; the activation is one of ACTIVATIONS."""
+    y = x.new_empty(x.shape)
+    arguments, kept = activated_arguments(x, activation, y)
+    library.call(ACTIVATE, arguments, threads)
+    del kept
+    return y
+
+
+def activated_arguments(x: torch.Tensor, activation: str, y: torch.Tensor) -> tuple[bytes, Kept]:
+    """What the library is given to write y [T, D]."""
+    _one_type(x, y)
+    number = ACTIVATIONS[activation]
+    return _pack_activated(x.data_ptr(), NUMBERS[x.dtype], *x.shape, x.stride(0), number, y.data_ptr()), [x, y]
 
 
 def add_rms_norm(

@@ -55,6 +55,7 @@ def build(config: Config) -> Whisper:
     act = config.activation_function  # "scale_embedding" scales nothing in any implementation
     if not isinstance(act, str):
         raise ConfigError(f'"activation_function" is {shown(act)}; a name is due.', where=config.origin)
+    activation(act)
     dim, heads = config.d_model, config.encoder_attention_heads
     encoder = WhisperEncoder(
         config.num_mel_bins,
@@ -112,7 +113,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, dim: int, heads: int, hidden: int, act: str) -> None:
         super().__init__()
         self.self_attn_layer_norm, self.self_attn = LayerNorm(dim), WhisperAttention(dim, heads)
-        self.final_layer_norm, self.act = LayerNorm(dim), activation(act)
+        self.final_layer_norm, self.act = LayerNorm(dim), act
         self.fc1, self.fc2 = Linear(dim, hidden, True), Linear(hidden, dim, True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -120,7 +121,7 @@ class EncoderLayer(nn.Module):
         x = self.self_attn.among(self.self_attn_layer_norm(x)).add_(x)
         flat = x.view(-1, x.shape[-1])
         for rows in torch.split(flat, _ROWS if x.device.type == "cpu" else len(flat)):
-            rows.add_(self.fc2(self.act(self.fc1(self.final_layer_norm(rows)))))
+            rows.add_(self.fc2(self.fc1.ops.act(self.fc1(self.final_layer_norm(rows)), self.act)))
         return x
 
 
@@ -156,15 +157,15 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attn_layer_norm, self.self_attn = LayerNorm(dim), WhisperAttention(dim, heads)
         self.encoder_attn_layer_norm, self.encoder_attn = LayerNorm(dim), WhisperAttention(dim, heads)
-        self.final_layer_norm, self.act = LayerNorm(dim), activation(act)
+        self.final_layer_norm, self.act = LayerNorm(dim), act
         self.fc1, self.fc2 = Linear(dim, hidden, True), Linear(hidden, dim, True)
 
     def forward(self, x: torch.Tensor, state: LayerState, source: SourceLayer) -> torch.Tensor:
         """x [T, D] -> [T, D]."""
-        add = self.fc1.ops.add
-        x = add(x, self.self_attn.along(self.self_attn_layer_norm(x), state))
-        x = add(x, self.encoder_attn.across(self.encoder_attn_layer_norm(x), source))
-        return add(x, self.fc2(self.act(self.fc1(self.final_layer_norm(x)))))
+        ops = self.fc1.ops
+        x = ops.add(x, self.self_attn.along(self.self_attn_layer_norm(x), state))
+        x = ops.add(x, self.encoder_attn.across(self.encoder_attn_layer_norm(x), source))
+        return ops.add(x, self.fc2(ops.act(self.fc1(self.final_layer_norm(x)), self.act)))
 
 
 class WhisperDecoder(nn.Module):
