@@ -34,13 +34,11 @@ class LaneModel(Protocol):
         """Those that a recorded step would not call again."""
 
 
-class _Decoding:
-    """Steps of one row of each lane, for lanes that look at the same sources in the same order."""
+class _Looking:
+    """The model, and what the rows of a step look at."""
 
-    def __init__(self, model: LaneModel, cache: PagedCache, sources: list[SourceLayer]) -> None:
+    def __init__(self, model: LaneModel, sources: list[SourceLayer]) -> None:
         self._model, self.sources = model, sources
-        record = cuda_graph if cache.device.type == "cuda" else cache.operations.record
-        self.graphs = None if record is None else DecodeGraphs(self, cache, record, padded=False)
 
     def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self._model.hidden(tokens, batch, self.sources)
@@ -90,7 +88,9 @@ class Lanes:
             lane.tables = [list(range(first, first + count))]
             self._lanes.append(lane)
             first += count
-        self._decoding: dict[tuple[int, ...], _Decoding] = {}
+        self._record = cuda_graph if device.type == "cuda" else operations.record
+        self._decoding: dict[tuple[int, ...], tuple[_Looking, DecodeGraphs | None]] = {}
+        """By what the rows look at: steps of one row for each lane."""
 
     def run(self, lanes: Many[int], rows: Many[torch.Tensor], *, every: bool = False) -> torch.Tensor:
         """Some lanes read tokens [n], or rows of codes [n, Q] -> the states [N, D] before the head of each one's last.
@@ -106,12 +106,10 @@ class Lanes:
             sequence.computed += len(codes)
         looks, counts = tuple(self._looks[lane] for lane in lanes), [each.count for each in work]
         if all(count == 1 for count in counts):
-            if looks not in self._decoding:
-                self._decoding[looks] = _Decoding(self._model, self._cache, self._states(looks, counts))
-            decoding = self._decoding[looks]
-            if decoding.graphs is not None and decoding.graphs.fits(work):
-                return decoding.graphs.run(work)
-            states = decoding.sources
+            looking, graphs = self._decoding.get(looks) or self._prepare(looks)
+            if graphs is not None and graphs.fits(work):
+                return graphs.run(work)
+            states = looking.sources
         else:
             states = self._states(looks, counts)
         hidden = self._model.hidden(torch.cat(list(rows)).to(self._cache.device), self._batch(work), states)
@@ -129,6 +127,12 @@ class Lanes:
         new.tokens, new.computed = list(old.tokens), old.computed
         used = -(-old.computed // BLOCK)
         self._cache.copy([(0, old.tables[0][place], new.tables[0][place]) for place in range(used)])  # type: ignore[misc]
+
+    def _prepare(self, looks: tuple[int, ...]) -> tuple[_Looking, DecodeGraphs | None]:
+        looking = _Looking(self._model, self._states(looks, [1] * len(looks)))
+        graphs = None if self._record is None else DecodeGraphs(looking, self._cache, self._record, padded=False)
+        self._decoding[looks] = looking, graphs
+        return looking, graphs
 
     def _states(self, looks: Many[int], counts: Many[int]) -> list[SourceLayer]:
         return [] if self._sources is None else self._sources.states(looks, counts)

@@ -7,7 +7,6 @@ of the text with each.  What it looks at is computed once for each text (`listen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,9 +21,6 @@ from bestiary.nn.linear import together
 from bestiary.nn.operations import Operations
 from bestiary.nn.rope import Rotation
 from bestiary_dia.settings import Settings, read
-
-_FEW = 16
-"""Rows for which one thread of torch is enough."""
 
 
 def build(config: Config) -> Dia:
@@ -171,9 +167,8 @@ class DiaDecoder(nn.Module):
 
     def forward(self, codes: torch.Tensor, batch: Batch, sources: Sequence[SourceLayer]) -> torch.Tensor:
         """codes [T, Q] -> states [T, D]."""
-        with self.norm.ops.between() if len(codes) <= _FEW else nullcontext():
-            x = self.embeddings(codes)
-            rotation = self.rope(batch.positions, batch.lengths).to(x.dtype)
+        x = self.embeddings(codes)
+        rotation = self.rope(batch.positions, batch.lengths).to(x.dtype)
         for layer, state, source in zip(self.layers, batch.layers, sources, strict=True):
             x = layer(x, rotation, batch.positions, state, source)
         return self.norm(x)  # type: ignore[no-any-return]
