@@ -1,6 +1,8 @@
 """Other rates: the formula of torchaudio, and what must hold of any."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,8 +96,18 @@ def test_what_is_refused() -> None:
         resample(torch.zeros(5), 8000, 4000, method="linear")
 
 
+def test_torchaudio_is_called_where_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 500, generator=torch.Generator().manual_seed(0))
+    library = SimpleNamespace(functional=SimpleNamespace(resample=lambda x, source, target: x[:, : 250 * target] + 7))
+    for module, due in ((None, resample(x, 2, 1, method="sinc")), (library, x[:, :250] + 7)):
+        monkeypatch.setitem(sys.modules, "torchaudio", module)
+        resampling._imports.cache_clear()
+        assert torch.equal(resample(x, 2, 1), due)
+    resampling._imports.cache_clear()
+
+
 @pytest.mark.parametrize("method", ["torchaudio", "soxr"])
 def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    monkeypatch.setitem(__import__("sys").modules, method, None)
+    monkeypatch.setitem(sys.modules, method, None)
     with pytest.raises(OptionError, match="must import"):
         resample(torch.zeros(5), 8000, 4000, method=method)

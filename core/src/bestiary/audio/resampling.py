@@ -1,8 +1,9 @@
 """Another rate: band-limited interpolation (Smith and Gossett 1984, "A flexible sampling-rate conversion method").
 
 The kernel is that of torchaudio.functional.resample with its defaults: a sinc under a Hann window of six zero crossings
-on each side, cut off at 0.99 of the lower of both Nyquist frequencies.  For a ratio of small numbers the few kernels
-that recur are one matrix; for any other only their numbers that are not zero are kept, of any two rates some millions.
+on each side, cut off at 0.99 of the lower of both Nyquist frequencies.  Where torchaudio imports, it is called.  Else,
+for a ratio of small numbers the few kernels that recur are one matrix; for any other only their numbers that are not
+zero are kept, of any two rates some millions.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ _BLOCK = 1 << 20
 """Numbers that are made at once."""
 
 
-def resample(samples: torch.Tensor, source: int, target: int, *, method: str = "sinc") -> torch.Tensor:
+def resample(samples: torch.Tensor, source: int, target: int, *, method: str = "auto") -> torch.Tensor:
     """samples [..., N] at `source` Hz -> [..., ceil(N * target / source)] at `target` Hz, in float32.
 
-    `method` is "sinc", which is always there, "torchaudio", the same of the library of that name where it is
-    installed, or "soxr", librosa's, which is steeper.  Raises OptionError for another, or one that is not installed.
+    `method` is "sinc", which is always there, "torchaudio", the same of the library of that name, or "soxr", librosa's,
+    which is steeper; "auto" takes the second where it imports, and else the first.  Raises OptionError for another, or
+    one that is not installed.
     """
     for rate in (source, target):
         if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
@@ -98,6 +100,19 @@ def _torchaudio(x: torch.Tensor, source: int, target: int) -> torch.Tensor:
     return made
 
 
+def _auto(x: torch.Tensor, source: int, target: int) -> torch.Tensor:
+    return (_torchaudio if _imports("torchaudio") else _sinc)(x, source, target)
+
+
+@lru_cache
+def _imports(name: str) -> bool:
+    try:
+        import_module(name)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
 def _soxr(x: torch.Tensor, source: int, target: int) -> torch.Tensor:
     made = _library("soxr", "bestiary-core[audio]").resample(x.cpu().numpy().T, source, target, quality="HQ")
     length = -(-target * x.shape[1] // source)
@@ -114,6 +129,7 @@ def _library(name: str, package: str) -> Any:
 
 
 _METHODS: dict[str, Callable[[torch.Tensor, int, int], torch.Tensor]] = {
+    "auto": _auto,
     "sinc": _sinc,
     "torchaudio": _torchaudio,
     "soxr": _soxr,
