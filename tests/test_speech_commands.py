@@ -16,10 +16,11 @@ from bestiary.audio.saving import save
 from bestiary.audio.waveform import Waveform
 from bestiary.cli import invoke
 from bestiary.cli.text import escaped
+from bestiary.testing.hearing import write_small_files
 from bestiary.testing.reference import make_reference
 from bestiary_dac.tiny import FOUR
 from bestiary_dia.tiny import DIA
-from bestiary_whisper.tiny import WHISPER, write_small_files
+from bestiary_whisper.tiny import WHISPER
 
 pytest.importorskip("soundfile")
 Capture = pytest.CaptureFixture[str]

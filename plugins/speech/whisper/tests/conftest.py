@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from bestiary.testing.hearing import write_small_files
 from bestiary.testing.reference import Reference, make_reference
-from bestiary_whisper.tiny import write_small_files
 
 
 @pytest.fixture(scope="module", autouse=True)
