@@ -15,7 +15,7 @@ PROJECTS := constraints.txt pyproject.toml \
 	$(wildcard core/pyproject.toml quant/pyproject.toml kernels/pyproject.toml plugins/*/*/pyproject.toml) \
 	$(wildcard kernels/native/* kernels/native/*/*)
 
-.PHONY: demo setup test test-asan test-triton test-gpu lint type format check bench bench-quant bench-kernels bench-gpu \
+.PHONY: demo setup test test-asan test-triton test-gpu lint type format check bench bench-quant bench-speech bench-kernels bench-gpu \
 	bench-peers clean help
 
 help:
@@ -66,6 +66,9 @@ bench-quant: $(VENV)/test.done ## size, loss, speed and memory of packed models
 	$(BIN)/python benchmarks/quantize.py
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/load_packed.py
+
+bench-speech: $(VENV)/test.done ## Whisper, the codec and Dia beside transformers
+	$(BIN)/python benchmarks/speech.py
 
 bench-kernels: $(VENV)/test.done ## the native products and attention alone
 	$(BIN)/python benchmarks/kernels.py
