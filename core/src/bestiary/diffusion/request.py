@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from math import isfinite
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from bestiary.asking import check_number, check_whole, options_of, seeds_of
 from bestiary.diffusion.model import Condition, ImageTerms
 from bestiary.diffusion.steps import Step
 from bestiary.errors import OptionError, RequestError, shown
-from bestiary.nearest import did_you_mean
 
 MOST_SIDE = 8192
 MOST_STEPS = 1000
@@ -75,11 +73,9 @@ class ImageOptions:
 
     def __post_init__(self) -> None:
         for name, least, most in (("n", 1, MOST_PICTURES), ("steps", 1, MOST_STEPS), ("max_sequence_length", 1, 4096)):
-            _check_whole(name, getattr(self, name), least, most)
+            check_whole(name, getattr(self, name), least, most)
         for name, low, high in (("guidance", 0.0, 1e3), ("true_cfg", 0.0, 1e3), ("strength", 0.0, 1.0)):
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value) and low <= value <= high):
-                raise OptionError(f"{name} is {shown(value)}; a number from {low:g} to {high:g} is due.")
+            check_number(name, getattr(self, name), low, high)
         if self.image is not None and not self.strength:
             raise OptionError("strength is 0, with which nothing changes.", fix="strength=0.6; 1 changes everything")
         if self.output not in OUTPUTS:
@@ -119,12 +115,7 @@ class ImageRequest:
 
 def make_request(prompt: Prompt | Sequence[Prompt], given: Mapping[str, Any], terms: ImageTerms) -> ImageRequest:
     """Raises OptionError for options, and RequestError for prompts, that a model of these terms cannot serve."""
-    known = [each.name for each in fields(ImageOptions)]
-    for name in given:
-        if name not in known:
-            fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"
-            raise OptionError(f'There is no option "{name}".', fix=fix)
-    options = ImageOptions(**given)
+    options = options_of(ImageOptions, given)
     prompts = _prompts(prompt, options)
     _check_pictures(options, terms)
     height, width = (_side(name, getattr(options, name), getattr(terms, name), terms) for name in ("height", "width"))
@@ -138,7 +129,7 @@ def make_request(prompt: Prompt | Sequence[Prompt], given: Mapping[str, Any], te
     length = options.max_sequence_length or terms.max_sequence_length
     if length > terms.max_sequence_length:
         raise OptionError(f"max_sequence_length is {length}; the model takes {terms.max_sequence_length} tokens.")
-    seeds = _seeds(options.seed, len(prompts))
+    seeds = seeds_of(options.seed, len(prompts), "pictures")
     wanted = tuple(Wanted(text, seed) for text, seed in zip(prompts, seeds, strict=True))
     _check_latents(options.latents, len(wanted))
     guidance = (terms.guidance if options.guidance is None else float(options.guidance)) if terms.guided else None
@@ -175,7 +166,7 @@ def _side(name: str, given: Any, usual: int, terms: ImageTerms) -> int:
     if given is None:
         return usual
     least = terms.multiple
-    _check_whole(name, given, least, MOST_SIDE)
+    check_whole(name, given, least, MOST_SIDE)
     if given % least:
         below = given - given % least
         raise OptionError(
@@ -184,32 +175,7 @@ def _side(name: str, given: Any, usual: int, terms: ImageTerms) -> int:
     return int(given)
 
 
-def _seeds(seed: int | Sequence[int] | None, count: int) -> list[int]:
-    if seed is None:
-        return [secrets.randbits(32) for _ in range(count)]
-    if isinstance(seed, int):
-        _check_whole("seed", seed, 0, (1 << 63) - 1 - count)
-        return [seed + place for place in range(count)]
-    seeds = list(seed) if isinstance(seed, Sequence) and not isinstance(seed, str) else None
-    if seeds is None or len(seeds) != count:
-        raise OptionError(f"seed is {shown(seed)}; a whole number, or one for each of {count} pictures, is due.")
-    for each in seeds:
-        _check_whole("seed", each, 0, (1 << 63) - 1)
-    return seeds
-
-
 def _check_latents(latents: Any, count: int) -> None:
     if latents is not None and (not isinstance(latents, torch.Tensor) or latents.ndim != 4 or len(latents) != count):
         what = list(latents.shape) if isinstance(latents, torch.Tensor) else shown(latents)
         raise OptionError(f"latents are {what}; a tensor [{count}, C, h, w] is due.")
-
-
-def _check_whole(name: str, value: Any, least: int, most: int) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from math import isfinite
+from dataclasses import dataclass
 from typing import Any
 
+from bestiary.asking import check_number, check_whole, options_of, seeds_of
 from bestiary.audio.limits import AudioLimits
 from bestiary.audio.opening import open_audio
 from bestiary.audio.waveform import Waveform
 from bestiary.errors import OptionError, RequestError, shown
-from bestiary.nearest import did_you_mean
 from bestiary.speech.model import SpeechTerms
 
 MOST_TEXTS = 256
@@ -46,14 +44,15 @@ class SpeechOptions:
     """What is said in it; models that were trained so speak better for it."""
 
     def __post_init__(self) -> None:
-        _check_whole("max_tokens", self.max_tokens, 1, MOST_TOKENS)
-        _check_whole("min_tokens", self.min_tokens, 0, MOST_TOKENS)
-        _check_whole("cfg_filter_top_k", self.cfg_filter_top_k, 0, MOST_TOKENS)
+        for name in ("min_tokens", "speed"):
+            if getattr(self, name) is None:
+                raise OptionError(f"{name} is None; a number is due.")
+        check_whole("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        check_whole("min_tokens", self.min_tokens, 0, MOST_TOKENS)
+        check_whole("cfg_filter_top_k", self.cfg_filter_top_k, 0, MOST_TOKENS)
         bounds = (("temperature", 0.0, 100.0), ("top_p", 0.0, 1.0), ("guidance", 0.0, 100.0), ("speed", 0.25, 4.0))
         for name, low, high in bounds:
-            value = getattr(self, name)
-            if not (value is None and name != "speed") and not (_is_number(value) and low <= value <= high):
-                raise OptionError(f"{name} is {shown(value)}; a number from {low:g} to {high:g} is due.")
+            check_number(name, getattr(self, name), low, high)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise OptionError(f"min_tokens is {self.min_tokens}, and max_tokens {self.max_tokens}.")
         if self.audio_prompt_text is not None and self.audio_prompt is None:
@@ -101,12 +100,7 @@ def make_request(
     text: str | Sequence[str], given: Mapping[str, Any], terms: SpeechTerms, limits: AudioLimits
 ) -> SpeechRequest:
     """Raises OptionError for options, RequestError for texts, and MediaError for a voice that cannot be taken."""
-    known = [each.name for each in fields(SpeechOptions)]
-    for name in given:
-        if name not in known:
-            fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"
-            raise OptionError(f'There is no option "{name}".', fix=fix)
-    options = SpeechOptions(**given)
+    options = options_of(SpeechOptions, given)
     texts = _texts(text)
     several = not isinstance(text, str)
     if options.audio_prompt is not None and not terms.takes_voice:
@@ -116,7 +110,7 @@ def make_request(
         if each is not None and not isinstance(each, str):
             raise OptionError(f"audio_prompt_text is {shown(each)}; a text is due.")
     voices = _voices(_for_each("audio_prompt", options.audio_prompt, len(texts), several), terms.rate, limits)
-    seeds = _seeds(options.seed, len(texts))
+    seeds = seeds_of(options.seed, len(texts), "texts")
     top = terms.cfg_filter_top_k if options.cfg_filter_top_k is None else options.cfg_filter_top_k
     return SpeechRequest(
         tuple(
@@ -167,30 +161,3 @@ def _voices(given: Sequence[Any], rate: int, limits: AudioLimits) -> list[Wavefo
                 raise RequestError("The audio_prompt has no samples.")
             opened[id(source)] = voice
     return [None if source is None else opened[id(source)] for source in given]
-
-
-def _seeds(seed: Any, count: int) -> list[int]:
-    if seed is None:
-        return [secrets.randbits(32) for _ in range(count)]
-    if isinstance(seed, int):
-        _check_whole("seed", seed, 0, (1 << 63) - 1 - count)
-        return [seed + place for place in range(count)]
-    seeds = list(seed) if isinstance(seed, Sequence) and not isinstance(seed, str) else None
-    if seeds is None or len(seeds) != count:
-        raise OptionError(f"seed is {shown(seed)}; a whole number, or one for each of {count} texts, is due.")
-    for each in seeds:
-        _check_whole("seed", each, 0, (1 << 63) - 1)
-        if each is None:
-            raise OptionError("A seed is None; a whole number for each text is due.")
-    return seeds
-
-
-def _check_whole(name: str, value: Any, least: int, most: int) -> None:
-    if value is None and name != "min_tokens":
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
