@@ -14,7 +14,7 @@ _SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "st
 
 
 def check(prompt: str | None, given: Given) -> None:
-    if prompt is None and ("image" in given or "video" in given):
+    if not (prompt or "").strip() and ("image" in given or "video" in given):
         raise OptionError("--image and --video go with a question.", fix="add it; in a conversation drop files into it")
 
 

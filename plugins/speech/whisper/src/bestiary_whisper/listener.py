@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from bestiary.asking import options_of
 from bestiary.audio.spectral import WHISPER, log_mel
 from bestiary.audio.transcript import Segment, Transcript
 from bestiary.errors import RequestError
@@ -16,7 +17,7 @@ from bestiary.generation.sources import Pair
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary_whisper.decoding import Desk
 from bestiary_whisper.model import Whisper
-from bestiary_whisper.options import Options, options_of
+from bestiary_whisper.options import Options
 from bestiary_whisper.phrases import Phrase, phrases
 from bestiary_whisper.rules import Rules
 from bestiary_whisper.tokens import SECONDS_PER_TIMESTAMP, tokens_of
@@ -50,7 +51,7 @@ class Listener:
 
         `heard` is called with each segment once its window is written.
         """
-        asked = options_of(options)
+        asked = options_of(Options, options)
         mel, frames = self._spectrogram(samples)
         desk = self._desk_for(asked.answers)
         desk.hear(self._listen(mel, 0))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from bestiary.errors import OptionError, shown
-from bestiary.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,6 @@ class Options:
         """That are written side by side at most."""
         drawn = self.best_of if any(temperature > 0 for temperature in self.temperatures) else 1
         return max(drawn, self.beam_size or 1)
-
-
-def options_of(given: Mapping[str, Any]) -> Options:
-    """Raises OptionError for an unknown name, with the nearest one."""
-    known = [field.name for field in fields(Options)]
-    for name in given:
-        if name not in known:
-            fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"
-            raise OptionError(f'A transcription has no option "{name}".', fix=fix)
-    return Options(**given)
 
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:
