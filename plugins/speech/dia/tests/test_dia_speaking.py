@@ -58,6 +58,24 @@ def test_codes_and_sounds_are_those_of_transformers(
     assert float((made.samples - samples.flatten()).abs().max()) < 1e-5 * max(1.0, float(samples.abs().max()))
 
 
+@pytest.mark.parametrize("config", DIA, ids=["first", "second"])
+def test_native_code_writes_the_same(pair: Make, config: dict[str, Any]) -> None:
+    """Recorded steps that look at texts of several lengths, which drop out one by one."""
+    operations = pytest.importorskip("bestiary_kernels.cpu.operations")
+    if reason := operations.unavailable():
+        pytest.skip(reason)
+    both = pair(config)
+    due = both.codes(TEXT, 64, 3.0, 10, None)
+    texts = [TEXT, "[S1] No.", "[S2] Something that is a good deal longer than the others. [S1] Is it not?"]
+    options: dict[str, Any] = {"guidance": 3.0, "cfg_filter_top_k": 10, "progress": False}
+    with both.load(kernels="native") as ours:
+        assert torch.equal(ours(TEXT, max_tokens=64, temperature=0, **options).codes, due)
+        together = ours(texts, max_tokens=300, seed=[3, 9, 4], **options)
+        assert len({speech.codes.shape[1] for speech in together}) > 1
+        for text, seed, made in zip(texts, (3, 9, 4), together, strict=True):
+            assert torch.equal(ours(text, max_tokens=300, seed=seed, **options).codes, made.codes)
+
+
 def test_some_answer_ends_by_itself(pair: Make) -> None:
     """So that what is compared above has an end in it."""
     due = pair(DIA[0]).codes(TEXT, 64, 1.0, None, None)
@@ -224,7 +242,7 @@ def test_q8_0_keeps_the_codes(pair: Make) -> None:
                 sources = Sources(model.source_specs, [tokens.shape[1]], **told)
                 sources.fill(0, model.listen(tokens)[0])
                 lanes = Lanes(model, [400], sources, **told)
-                hidden = torch.cat([lanes.run([0], [row[None]]) for row in rows])
+                hidden = torch.cat([lanes.run([0], [row[None]]).clone() for row in rows])
                 made.append(model.head(hidden).argmax(-1))
     assert float((made[0] == made[1]).float().mean()) > 0.95
 

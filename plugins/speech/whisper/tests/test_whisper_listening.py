@@ -84,6 +84,22 @@ def test_long_sounds_against_transformers(pipe: TranscriptionPipeline, reference
     assert ours == [each for each in theirs if pipe.tokenizer.decode(each[1]).strip()]
 
 
+@pytest.mark.parametrize("options", [{}, {"beam_size": 3}, {"temperature": 0.7, "best_of": 4, "seed": 5}])
+def test_native_code_writes_the_same(
+    pipe: TranscriptionPipeline, reference: Reference, options: dict[str, Any]
+) -> None:
+    """Recorded steps, over several windows, of answers that are written side by side and go on from each other."""
+    operations = pytest.importorskip("bestiary_kernels.cpu.operations")
+    if reason := operations.unavailable():
+        pytest.skip(reason)
+    asked = {"rate": 16000, "language": "en", **PLAIN, **options}
+    with pipeline_of(reference, kernels="native") as native:
+        for seed in range(2):
+            made, due = (each.transcribe(noise(2.5, seed), **asked) for each in (native, pipe))
+            assert [segment.tokens for segment in made.segments] == [segment.tokens for segment in due.segments]
+            assert len(due.segments) > 2
+
+
 @torch.inference_mode()
 def test_windows_follow_each_other(pipe: TranscriptionPipeline) -> None:
     seen: list[Segment] = []
