@@ -37,8 +37,6 @@ class SpeechTerms:
     """Above 1 each step is computed a second time without the text, and the difference counts so many times."""
     cfg_filter_top_k: int | None = None
     """With guidance: how many codes it leaves to choose from."""
-    takes_voice: bool = True
-    """Whether `audio_prompt` means something to it."""
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,6 @@ def make_request(
     options = options_of(SpeechOptions, given)
     texts = _texts(text)
     several = not isinstance(text, str)
-    if options.audio_prompt is not None and not terms.takes_voice:
-        raise OptionError("The model takes no audio_prompt.", fix="leave it out")
     said = _for_each("audio_prompt_text", options.audio_prompt_text, len(texts), several)
     for each in said:
         if each is not None and not isinstance(each, str):

@@ -1,5 +1,6 @@
 """Texts become sounds: against transformers, in pieces, side by side, and again."""
 
+import json
 import math
 import shutil
 import time
@@ -26,6 +27,14 @@ TEXT = "[S1] Hello there. [S2] Yes?"
 def voice(samples: int = 700) -> torch.Tensor:
     """A sound [1, 1, N] of a whole number of frames of 64 samples, and a bit."""
     return torch.rand(1, 1, samples, generator=torch.Generator().manual_seed(3)) - 0.5
+
+
+def need(kernels: str) -> None:
+    """Skip where native kernels are meant and there are none: without a compiler they are not built."""
+    if kernels == "native":
+        operations = pytest.importorskip("bestiary_kernels.cpu.operations")
+        if reason := operations.unavailable():
+            pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +72,7 @@ def test_codes_and_sounds_are_those_of_transformers(
 @pytest.mark.parametrize("config", DIA, ids=["first", "second"])
 def test_native_code_writes_the_same(pair: Make, config: dict[str, Any]) -> None:
     """Recorded steps that look at texts of several lengths, which drop out one by one."""
-    operations = pytest.importorskip("bestiary_kernels.cpu.operations")
-    if reason := operations.unavailable():
-        pytest.skip(reason)
+    need("native")
     both = pair(config)
     due = both.codes(TEXT, 64, 3.0, 10, None)
     texts = [TEXT, "[S1] No.", "[S2] Something that is a good deal longer than the others. [S1] Is it not?"]
@@ -76,6 +83,20 @@ def test_native_code_writes_the_same(pair: Make, config: dict[str, Any]) -> None
         assert len({speech.codes.shape[1] for speech in together}) > 1
         for text, seed, made in zip(texts, (3, 9, 4), together, strict=True):
             assert torch.equal(ours(text, max_tokens=300, seed=seed, **options).codes, made.codes)
+
+
+def test_what_the_authors_recommend(pair: Make, tmp_path: Path) -> None:
+    both = pair(DIA[0])
+    shutil.copytree(both.folder, tmp_path / "own")
+    values = {"do_sample": True, "temperature": 1.8, "top_p": 0.9, "top_k": 50, "guidance_scale": 2.0}
+    (tmp_path / "own" / "generation_config.json").write_text(json.dumps(values))
+    with both.load(tmp_path / "own") as ours:
+        terms = ours.terms
+    assert (terms.temperature, terms.top_p, terms.cfg_filter_top_k, terms.guidance) == (1.8, 0.9, 50, 2.0)
+    (tmp_path / "own" / "generation_config.json").write_text(json.dumps({**values, "top_p": "x" * 10_000}))
+    with pytest.raises(ConfigError, match="top_p") as raised:
+        both.load(tmp_path / "own")
+    assert len(str(raised.value)) < 1000
 
 
 def test_some_answer_ends_by_itself(pair: Make) -> None:
@@ -225,6 +246,7 @@ def test_q8_0_keeps_the_codes(pair: Make, tmp_path: Path, kernels: str) -> None:
     """Of the codes that each would write after the same ones; weights are random as transformers makes them."""
     from transformers import AutoConfig, DiaForConditionalGeneration
 
+    need(kernels)
     pytest.importorskip("bestiary_quant")
     wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
     encoder, decoder = ({**DIA[0][f"{side}_config"], **wide} for side in ("encoder", "decoder"))

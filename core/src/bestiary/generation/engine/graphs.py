@@ -98,7 +98,7 @@ class DecodeGraphs:
         rows = _next_power(len(work)) if self._padded else len(work)
         bucket = (rows, max(256, _next_power(max(entry.end for entry in work))))
         if bucket not in self._recorded:
-            buffers = self._empty(*bucket, _tokens(work))
+            buffers = self._empty(*bucket, np.shape(work[0].sequence.tokens[work[0].start]))
             self._fill(buffers, work)
             self._recorded[bucket] = buffers, self._recording(buffers)
         buffers, replay = self._recorded[bucket]
@@ -117,7 +117,7 @@ class DecodeGraphs:
             self.most = 0
             return step
 
-    def _empty(self, rows: int, length: int, tokens: torch.Tensor) -> _Buffers:
+    def _empty(self, rows: int, length: int, token: tuple[int, ...]) -> _Buffers:
         device = self.cache.device
         steps: list[AttentionStep | StateStep] = []
         for table, window in self.cache.views:
@@ -142,15 +142,17 @@ class DecodeGraphs:
             )
         positions, lengths = (torch.zeros(rows, dtype=torch.long, device=device) for _ in range(2))
         batch = Batch(positions, lengths, self.cache.layer_states(steps))
-        return _Buffers(tokens.new_zeros(rows, *tokens.shape[1:], device=device), batch, tuple(steps))
+        return _Buffers(torch.zeros(rows, *token, dtype=torch.long, device=device), batch, tuple(steps))
 
     def _fill(self, buffers: _Buffers, work: Many[Work]) -> None:
         count, size = len(work), self.cache.block_size
-        buffers.tokens[:count] = _tokens(work).to(self.cache.device)
-        columns = [(entry.start + entry.sequence.shift, entry.end) for entry in work]
-        numbers = torch.tensor(columns).T.to(self.cache.device)
-        for buffer, values in zip((buffers.batch.positions, buffers.batch.lengths), numbers, strict=True):
-            buffer[:count] = values
+        columns = [
+            (entry.start + entry.sequence.shift, entry.end, *_codes(entry.sequence.tokens[entry.start]))
+            for entry in work
+        ]
+        numbers = torch.tensor(columns).to(self.cache.device)
+        buffers.batch.positions[:count], buffers.batch.lengths[:count] = numbers[:, 0], numbers[:, 1]
+        buffers.tokens[:count] = numbers[:, 2:].reshape(count, *buffers.tokens.shape[1:])
         for step, (table, window) in zip(buffers.steps, self.cache.views, strict=True):
             group = self.cache.groups[table]
             if isinstance(step, StateStep):
@@ -183,9 +185,9 @@ def decode_graphs(model: LanguageModel, cache: PagedCache) -> DecodeGraphs | Non
     return DecodeGraphs(model, cache, record, padded=False)
 
 
-def _tokens(work: Many[Work]) -> torch.Tensor:
-    """[N], or [N, Q] where a token is one of each of Q codebooks."""
-    return torch.tensor([entry.sequence.tokens[entry.start] for entry in work])
+def _codes(token: int | Many[int]) -> Many[int]:
+    """A token is a number, or one of each of several codebooks."""
+    return (token,) if isinstance(token, int) else token
 
 
 def _next_power(number: int) -> int:

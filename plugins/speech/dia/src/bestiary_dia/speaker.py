@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bestiary.errors import BestiaryError, ConfigError, OptionError, RequestError
+from bestiary.errors import BestiaryError, ConfigError, OptionError, RequestError, shown
 from bestiary.generation.choosing import Row, choose_rows
 from bestiary.generation.lanes import Lanes
 from bestiary.generation.randomness import derived, key
@@ -56,7 +56,7 @@ def _terms(stated: Mapping[str, Any], rate: int, frame_rate: float, room: int, o
     values = {name: usual if stated.get(name) is None else stated[name] for name, usual in _USUAL.items()}
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000:
-            raise ConfigError(f'"{name}" is {value!r}.', where=f"{origin}, generation_config.json")
+            raise ConfigError(f'"{name}" is {shown(value)}.', where=f"{origin}, generation_config.json")
     return SpeechTerms(
         rate=rate,
         frame_rate=frame_rate,
@@ -153,7 +153,7 @@ class Speaker:
 
     def _frames_of(self, utterance: Utterance) -> int:
         assert utterance.voice is not None
-        return -(-round(utterance.voice.duration * self.terms.frame_rate * 1e6) // 1_000_000)
+        return -(-utterance.voice.length // round(self.terms.rate / self.terms.frame_rate))
 
     def _most(self, request: SpeechRequest, before: int) -> int:
         """Frames that may be made after so many."""

@@ -55,7 +55,7 @@ def build(config: Config) -> Whisper:
     act = config.activation_function  # "scale_embedding" scales nothing in any implementation
     if not isinstance(act, str):
         raise ConfigError(f'"activation_function" is {shown(act)}; a name is due.', where=config.origin)
-    activation(act)
+    activation(act)  # raises for an unknown one
     dim, heads = config.d_model, config.encoder_attention_heads
     encoder = WhisperEncoder(
         config.num_mel_bins,
