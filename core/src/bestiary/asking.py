@@ -6,17 +6,20 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import isfinite
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bestiary.errors import OptionError, shown
 from bestiary.nearest import did_you_mean
 
-_Options = TypeVar("_Options")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Options = TypeVar("_Options", bound="DataclassInstance")
 
 
 def options_of(kind: type[_Options], given: Mapping[str, Any]) -> _Options:
     """A record of a dataclass `kind`.  Raises OptionError for a name that it has not, with the nearest."""
-    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    known = [each.name for each in fields(kind)]
     for name in given:
         if name not in known:
             fix = did_you_mean(name, known) or f"the options are {', '.join(known)}"

@@ -133,11 +133,15 @@ def load(
     request = PackingRequest(quant, topology, organization, imatrix, calibration_file)
     with _reporting(progress) as report, ExitStack() as held:  # held until there are weights to wait for
         held.enter_context(collector_held())
-        registry = registry or default_registry()
+        found = model.registry if isinstance(model, Identified) else None
+        registry = registry or found or default_registry()
         wished = wish(kernels, registry)
         told = _told_loaders(options, registry)
         _check_options(options, [record for record, _ in registry.records(PipelineType)], told)
         if isinstance(model, Identified):
+            if told or any((revision, plugin, token, cache_dir, offline)):
+                what = "The model is found already; where it comes from was said to identify_model."
+                raise OptionError(what, fix="leave revision, plugin, token, cache_dir and offline out")
             identified = model
         else:
             source = SourceOptions(revision, token, cache_dir, offline, report, told)

@@ -57,8 +57,11 @@ class Networks:
         """What became of each weight that was packed, by the name of the part and of the parameter."""
         self.attach: Callable[[str, nn.Module], None] = lambda name, network: None
         """Called with each part that is about to be used."""
-        if offload is None:
-            for name, each in found.items():
+
+    def load(self) -> None:
+        """Bring what is to stay; called once all that the small files can tell is known to be right."""
+        if self.offload is None:
+            for name, each in self.found.items():
                 if each.network is not None:
                     self._bring(name)
 

@@ -83,6 +83,13 @@ def encode(waveform: Waveform, format: str = "wav", *, encoding: str = "pcm") ->
     return stream.getvalue()
 
 
+def rate_for(format: str, rate: int) -> int:
+    """The lowest rate of a format that loses nothing of a sound of `rate` Hz, or else its highest."""
+    most = _HIGHEST_RATE.get(format, rate)
+    known = _RATES.get(format, (min(rate, most),))
+    return next((each for each in known if each >= rate), known[-1])
+
+
 def _whole(block: np.ndarray) -> np.ndarray[Any, np.dtype[np.int16]]:
     """Steps of 1 / 32768, by which they are divided when they are read."""
     return np.clip(np.rint(block * np.float32(32768)), -32768, 32767).astype(np.int16)

@@ -59,6 +59,7 @@ class ImagePipeline:
         self._parts.attach = self._adapters.attach
         build: Callable[[Identified, Networks], ImageModel] = resolve(identified.architecture.model)
         model = build(identified, self._parts)
+        self._parts.load()
         limits = options.media_limits or MediaLimits()
         self._painter: Painter | None = Painter(model, self._parts, self._adapters, limits, options.tile)
         self.terms = model.terms

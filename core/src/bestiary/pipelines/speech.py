@@ -72,6 +72,7 @@ class SpeechPipeline:
         self._parts = Networks(identified, find_parts(identified, options.given), pull, None)
         build: Callable[[Identified, Networks], SpeechModel] = resolve(identified.architecture.model)
         self._model: SpeechModel | None = build(identified, self._parts)
+        self._parts.load()
         self.terms = self._model.terms
         """What the model makes, and what it does where nothing is said."""
         self._lock = threading.Lock()

@@ -2,7 +2,7 @@
 
     build(whole: Identified, parts: Networks) -> SpeechModel
 
-`parts` has the networks of the pipeline, which are in memory from the load on.
+`parts` has the networks of the pipeline, which come into memory once this has looked at their configurations.
 """
 
 from __future__ import annotations

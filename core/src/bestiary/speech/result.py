@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from bestiary.audio.saving import save
+from bestiary.audio.saving import rate_for, save
 from bestiary.audio.waveform import Waveform
 
 
@@ -38,8 +38,9 @@ class Speech:
         return self.waveform.duration
 
     def save(self, path: str | Path) -> None:
-        """Write it in the format of the path's ending: wav, flac, ogg, opus or mp3.  Raises OptionError."""
-        waveform = self.waveform
-        if Path(path).suffix.lower() == ".opus" and waveform.rate not in (8000, 12000, 16000, 24000, 48000):
-            waveform = waveform.resampled(48000)  # which Opus has, and 44,100 not
-        save(waveform, path)
+        """Write it in the format of the path's ending: wav, flac, ogg, opus or mp3.  Raises OptionError.
+
+        Where a format has not its rate, as Opus has no 44,100 Hz, it is resampled.
+        """
+        format = Path(path).suffix.removeprefix(".").lower()
+        save(self.waveform.resampled(rate_for(format, self.rate)), path)

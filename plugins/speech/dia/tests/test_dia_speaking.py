@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+import bestiary
 from bestiary.audio.waveform import Waveform
 from bestiary.errors import BestiaryError, ConfigError, ModelNotFound, OptionError, RequestError
 from bestiary.generation.lanes import Lanes
 from bestiary.generation.sources import Sources
+from bestiary.identified import identify_model
 from bestiary.pipelines.speech import SpeechPipeline
+from bestiary.records import SourceOptions
+from bestiary.registry import default_registry
 from bestiary.testing.reference import make_reference
 from bestiary_dac.tiny import codec
 from bestiary_dia.tiny import DIA
@@ -289,8 +293,10 @@ def test_a_codec_beside_the_model_is_found(pair: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"n_codebooks": 3}, {"codebook_size": 32}])
 def test_a_codec_of_another_model(pair: Make, tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Told by the small files, before any weight is read: these cannot be."""
     values = {"n_codebooks": 9, "codebook_size": 64, "codebook_dim": 8, "sampling_rate": 8000, **changes}
     make_reference(codec(2, 4, 8, **values), tmp_path / "dac")
+    (tmp_path / "dac" / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ConfigError, match="The codec has"):
         pair(DIA[0]).load(dac_model_id=str(tmp_path / "dac"))
 
@@ -342,6 +348,11 @@ def test_texts_that_cannot_be(pipe: SpeechPipeline, text: Any) -> None:
 
 def test_load_options_that_cannot_be(pair: Make) -> None:
     both = pair(DIA[0])
+    found = identify_model(str(both.folder), SourceOptions(), default_registry())
+    with bestiary.load(found, dac_model_id=str(both.dac_folder), progress=False) as pipe:
+        assert pipe(TEXT, max_tokens=2, progress=False).duration > 0
+    with pytest.raises(OptionError, match="found already"):
+        bestiary.load(found, dac_model_id=str(both.dac_folder), revision="main")
     with pytest.raises(OptionError, match="Both dac_model_id and parts"):
         both.load(parts={"audio_tokenizer": str(both.dac_folder)})
     with pytest.raises(OptionError, match="dac_model_id is 5"):

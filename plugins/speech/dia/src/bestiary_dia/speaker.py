@@ -21,6 +21,7 @@ from bestiary.records import Progress
 from bestiary.speech.delay import Pattern, Rows
 from bestiary.speech.model import Piece, Report, SpeechTerms
 from bestiary.speech.request import SpeechRequest, Utterance
+from bestiary_dac import settings as dac_settings
 from bestiary_dia.guidance import allowed, guided
 from bestiary_dia.model import Dia
 from bestiary_dia.settings import Settings, read
@@ -34,16 +35,15 @@ def build(whole: Identified, parts: Networks) -> Speaker:
     """Raises ConfigError for a model and a codec that do not go together."""
     network, codec = (parts.require(name).network for name in ("model", "audio_tokenizer"))
     assert network is not None and codec is not None
-    settings, origin = read(network.config), codec.repository.origin
-    with parts.use("audio_tokenizer") as dac:
-        if dac.codebooks != len(settings.pattern.delays) or dac.codebook_size < settings.pattern.eos:
-            raise ConfigError(
-                f"The codec has {dac.codebooks} codebooks of {dac.codebook_size}; the model writes "
-                f"{len(settings.pattern.delays)} of {settings.pattern.eos}.",
-                where=origin,
-                fix="give the codec that belongs to the model: dac_model_id=...",
-            )
-        rate, hop = dac.sampling_rate, dac.hop_length
+    settings, dac = read(network.config), dac_settings.read(codec.config, codec.config.origin)
+    if dac.n_codebooks != len(settings.pattern.delays) or dac.codebook_size < settings.pattern.eos:
+        raise ConfigError(
+            f"The codec has {dac.n_codebooks} codebooks of {dac.codebook_size}; the model writes "
+            f"{len(settings.pattern.delays)} of {settings.pattern.eos}.",
+            where=codec.repository.origin,
+            fix="give the codec that belongs to the model: dac_model_id=...",
+        )
+    rate, hop = dac.sampling_rate, dac.hop_length
     room = settings.decoder.max_position_embeddings - settings.pattern.longest - 1
     if room < 1:
         raise ConfigError("The decoder has no room for a frame.", where=network.config.origin)
