@@ -6,15 +6,19 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from bestiary.errors import OptionError, shown
 from bestiary.nearest import did_you_mean
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-_Options = TypeVar("_Options", bound="DataclassInstance")
+class _Record(Protocol):
+    """A dataclass, as type checkers know it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+_Options = TypeVar("_Options", bound=_Record)
 
 
 def options_of(kind: type[_Options], given: Mapping[str, Any]) -> _Options:
