@@ -3,7 +3,6 @@
 import io
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from bestiary.cli import invoke
 from bestiary.cli.text import escaped
 from bestiary.testing.hearing import write_small_files
 from bestiary.testing.reference import make_reference
+from bestiary.testing.threads import one_thread as one_thread
 from bestiary_dac.tiny import FOUR
 from bestiary_dia.tiny import DIA
 from bestiary_whisper.tiny import WHISPER
@@ -26,15 +26,6 @@ pytest.importorskip("soundfile")
 Capture = pytest.CaptureFixture[str]
 ONCE = ["--temperature", "0"]
 """What random weights write is improbable, and would be tried again at every temperature."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: beside other work, threads that wait for each other cost five times the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ pytest.importorskip("soundfile")
 
 OPEN = 0xFFFFFFFF
 """What ffmpeg announces where it writes to a pipe."""
+SOX = 0x7FFFF000
+"""What SoX announces there, less what is no whole sample of every channel."""
 
 
 def wav(
@@ -101,7 +103,7 @@ def test_other_formats_tell_their_length_too(format: str, subtype: str) -> None:
     refused(silence(61, 8000, format, subtype), "lasts 61", AudioLimits(duration=60))
 
 
-@pytest.mark.parametrize("announced", [65, 1 << 30, 0x7FFFF000, (1 << 31) - 1, (1 << 32) - 2])
+@pytest.mark.parametrize("announced", [65, 1 << 30, SOX - 1, SOX + 1, (1 << 31) - 1, (1 << 32) - 2])
 def test_a_wav_header_that_lies(announced: int) -> None:
     refused(wav(announced=announced), f"announces {announced} bytes of samples and has 64")
 
@@ -115,6 +117,13 @@ def test_a_wav_header_without_a_size_breaks_limits_by_what_is_there(monkeypatch:
     refused(data, "lasts 1.00006 seconds; 1 seconds are taken", AudioLimits(duration=1))
     refused(data, "has 64004 bytes of samples; 64000 are taken", AudioLimits(decoded_bytes=64000))
     refused(wav(bytes(4), announced=OPEN, channels=9), "has 9 channels")
+
+
+@pytest.mark.parametrize("announced", [OPEN, SOX // 6 * 6])
+def test_a_wav_from_a_pipe_is_read_to_its_end(announced: int) -> None:
+    due = open_audio(wav(bytes(range(240)), channels=2, bits=24))
+    found = open_audio(wav(bytes(range(240)), channels=2, bits=24, announced=announced))
+    assert found.length == 40 and torch.equal(found.samples, due.samples)
 
 
 def test_only_samples_may_have_no_size() -> None:

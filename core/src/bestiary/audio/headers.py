@@ -8,8 +8,9 @@ from bestiary.errors import MediaError
 
 _MOST_CHUNKS = 1024
 """Before the samples of a WAV file; honest ones have less than ten."""
-_OPEN = 0xFFFFFFFF
-"""Where ffmpeg and others write to a pipe they cannot go back to the size of the samples: they are all that follows."""
+_OPEN = 0xFFFFFFFF, 0x7FFFF000
+"""What ffmpeg and SoX (in whole samples, `wav.c`) write as the size of the samples into a pipe, where they cannot go
+back to it: they are all that follows."""
 _FIX = "convert it: ffmpeg -i sound.{} sound.flac"
 _FOREIGN = (
     (4, b"ftyp", "M4A or MP4", "m4a"),
@@ -61,7 +62,8 @@ def wav_sizes(data: bytes, where: str) -> tuple[int, int, int]:
             if not channels or not rate or not align:
                 raise MediaError("The WAV file states no channels, or no rate.", where=where)
             left = len(data) - place
-            size = left if size == _OPEN else size
+            if size in _OPEN or size == _OPEN[1] // align * align:
+                size = left
             if size > left:
                 raise MediaError(
                     f"The WAV file announces {size} bytes of samples and has {left}.",

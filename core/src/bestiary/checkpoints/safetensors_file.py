@@ -5,13 +5,13 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy
 import torch
 
 from bestiary.checkpoints.safetensors_header import FIRST_READ, Entry, extent, parse
+from bestiary.closing import Closing
 from bestiary.errors import CheckpointError, OutOfMemory
 
 _TYPES = {
@@ -39,7 +39,7 @@ _TYPES = {
 """Names within torch, because an older torch lacks the last ones; torch has no type of six bits."""
 
 
-class SafetensorsFile:
+class SafetensorsFile(Closing):
     """A file whose header was checked, and a map of it.
 
     The file must not change while it is open.  Its size and time of change are looked at before each `read` and in
@@ -164,14 +164,6 @@ class SafetensorsFile:
                 self._map.close()
             self._map = None
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_unchanged(self) -> None:
         status = os.fstat(self._file.fileno())

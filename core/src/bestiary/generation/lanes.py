@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from bestiary.generation.engine.graphs import DecodeGraphs, cuda_graph
-from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.sequence import Sequence, Work
-from bestiary.generation.sources import BLOCK, SourceLayer, Sources
+from bestiary.generation.rooms import BLOCK, make_rooms
+from bestiary.generation.sources import SourceLayer, Sources
 from bestiary.nn.batch import AttentionSpec, Batch
 from bestiary.nn.operations import Operations
 
@@ -48,10 +48,7 @@ class _Looking:
 
 
 class Lanes:
-    """Room for sequences whose longest lengths are known; nothing is shared, and nothing given back before the end.
-
-    On a CPU what was never written takes no memory.
-    """
+    """Room for sequences whose longest lengths are known; nothing is shared, and nothing given back before the end."""
 
     def __init__(
         self,
@@ -70,24 +67,10 @@ class Lanes:
         """
         self._model, self._sources = model, sources
         self._looks = list(range(len(longest))) if looks is None else list(looks)
-        blocks = [-(-length // BLOCK) for length in longest]
-        self._cache = PagedCache(
-            model.specs,
-            sum(blocks) * BLOCK,
-            BLOCK,
-            sequences=len(blocks),
-            step_tokens=0,
-            dtype=dtype,
-            device=device,
-            operations=operations,
-        )
-        self._lanes: list[Sequence] = []
-        first = 0
-        for count in blocks:
-            lane = Sequence([], 0)
-            lane.tables = [list(range(first, first + count))]
-            self._lanes.append(lane)
-            first += count
+        self._cache, self._rooms = make_rooms(model.specs, longest, dtype=dtype, device=device, operations=operations)
+        self._lanes = [Sequence([], 0) for _ in longest]
+        for lane, room in zip(self._lanes, self._rooms, strict=True):
+            lane.tables = [list(room)]
         self._record = cuda_graph if device.type == "cuda" else operations.record
         self._decoding: dict[tuple[int, ...], tuple[_Looking, DecodeGraphs | None]] = {}
         """By what the rows look at: steps of one row for each lane."""
@@ -125,8 +108,8 @@ class Lanes:
         """One lane becomes what another is, and goes its own way from there."""
         old, new = self._lanes[source], self._lanes[target]
         new.tokens, new.computed = list(old.tokens), old.computed
-        used = -(-old.computed // BLOCK)
-        self._cache.copy([(0, old.tables[0][place], new.tables[0][place]) for place in range(used)])  # type: ignore[misc]
+        used, here, there = -(-old.computed // BLOCK), self._rooms[source], self._rooms[target]
+        self._cache.copy([(0, here[place], there[place]) for place in range(used)])
 
     def _prepare(self, looks: tuple[int, ...]) -> tuple[_Looking, DecodeGraphs | None]:
         looking = _Looking(self._model, self._states(looks, [1] * len(looks)))

@@ -7,14 +7,12 @@ from collections.abc import Sequence as Many
 import torch
 import torch.nn.functional as F
 
-from bestiary.generation.engine.paged import PagedCache
 from bestiary.generation.engine.paged_attention import AttentionStep, PagedLayer
 from bestiary.generation.engine.paged_memory import LayerBlocks
+from bestiary.generation.rooms import BLOCK, make_rooms
 from bestiary.nn.batch import AttentionSpec
 from bestiary.nn.operations import Operations
 
-BLOCK = 16
-"""Tokens of a block."""
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values [L, KH, D]."""
 
@@ -32,21 +30,12 @@ class Sources:
         operations: Operations,
     ) -> None:
         """`specs` are those of the layers that look at them."""
-        self._operations, self._device, self._slots = operations, device, list[torch.Tensor]()
-        first = 0
-        for length in lengths:
-            self._slots.append(torch.arange(first, first + length, device=device))
-            first += -(-length // BLOCK) * BLOCK
-        self._cache = PagedCache(
-            specs,
-            first,
-            BLOCK,
-            sequences=len(lengths),
-            step_tokens=0,
-            dtype=dtype,
-            device=device,
-            operations=operations,
-        )
+        self._operations, self._device = operations, device
+        self._cache, rooms = make_rooms(specs, lengths, dtype=dtype, device=device, operations=operations)
+        begins = [room.start * BLOCK for room in rooms]
+        self._slots = [
+            torch.arange(begin, begin + length, device=device) for begin, length in zip(begins, lengths, strict=True)
+        ]
 
     def fill(self, source: int, layers: Many[Pair]) -> None:
         """What one of them is, for each layer; it may become another later."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
 from bestiary.building import resident_bytes
+from bestiary.closing import Closing
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.identified import Identified
@@ -19,7 +19,7 @@ from bestiary.loading import Pull
 MOST_TEXTS = 100_000
 
 
-class EmbeddingPipeline:
+class EmbeddingPipeline(Closing):
     """A text encoder that is ready; a context manager that frees memory.  Calls wait for each other.
 
     Its module has `embed(tokens [B, T], mask [B, T]) -> [B, D]`.
@@ -75,14 +75,6 @@ class EmbeddingPipeline:
         """Free the memory; calls after it raise RequestError."""
         with self._lock:
             self._model = None
-
-    def __enter__(self) -> EmbeddingPipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _tokens(self, text: str, truncate: bool) -> list[int]:
         most = self.context_length

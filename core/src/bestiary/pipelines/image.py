@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
+from bestiary.closing import Closing
 from bestiary.diffusion.adapting import ImageAdapters
 from bestiary.diffusion.model import Condition, ImageModel
 from bestiary.diffusion.painter import Painter
@@ -44,7 +44,7 @@ class ImageLoadOptions:
             raise OptionError(f"tile is {shown(tile)}; a number of pixels from 64 to 8192 is due.")
 
 
-class ImagePipeline:
+class ImagePipeline(Closing):
     """An image model that is ready to paint; a context manager that frees memory.
 
     Calls take the options of `bestiary.diffusion.request.ImageOptions`, and wait for each other.
@@ -118,14 +118,6 @@ class ImagePipeline:
         with self._lock:
             self._painter = None
             self._parts.close()
-
-    def __enter__(self) -> ImagePipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         name = self.identified.architecture.name

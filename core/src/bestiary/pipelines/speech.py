@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch
 from bestiary.audio.limits import AudioLimits
 from bestiary.audio.stretching import Stretcher
 from bestiary.audio.waveform import Waveform
+from bestiary.closing import Closing
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.identified import Identified
 from bestiary.loading import Pull
@@ -59,7 +59,7 @@ class SpeechLoadOptions:
         return {**(self.parts if isinstance(self.parts, Mapping) else {}), CODEC: self.dac_model_id}
 
 
-class SpeechPipeline:
+class SpeechPipeline(Closing):
     """A speech model that is ready; a context manager that frees memory.
 
     Calls take the options of `bestiary.speech.request.SpeechOptions`, and wait for each other.
@@ -147,14 +147,6 @@ class SpeechPipeline:
         with self._lock:
             self._model = None
             self._parts.close()
-
-    def __enter__(self) -> SpeechPipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         name = self.identified.architecture.name

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bestiary.adapters.residency import Adapters
 from bestiary.building import resident_bytes
+from bestiary.closing import Closing
 from bestiary.config import Config
 from bestiary.errors import InvalidPlugin, OptionError, RequestError, TemplateError, shown
 from bestiary.generation.chat import ChatEncoder, Message
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 Prompt = str | Sequence[int]
 
 
-class TextPipeline:
+class TextPipeline(Closing):
     """A text model that is ready to answer.  Safe to call from several threads; a context manager that frees memory.
 
     `bestiary.load` takes the options of `TextOptions` for it.  Every method that generates takes those of
@@ -260,14 +260,6 @@ class TextPipeline:
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.close()
-
-    def __enter__(self) -> TextPipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         kind = str(self.dtype).removeprefix("torch.")

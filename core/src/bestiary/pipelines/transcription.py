@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from bestiary.audio.limits import AudioLimits
 from bestiary.audio.opening import open_audio
 from bestiary.audio.transcript import Segment, Transcript
+from bestiary.closing import Closing
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.identified import Identified
@@ -39,7 +39,7 @@ def long_limits() -> AudioLimits:
     return AudioLimits(duration=4 * 3600, decoded_bytes=6 << 30, source=MediaLimits(bytes=1 << 30))
 
 
-class TranscriptionPipeline:
+class TranscriptionPipeline(Closing):
     """A speech recogniser that is ready; a context manager that frees memory.  Calls wait for each other.
 
     The option `audio_limits` of `bestiary.load` says what sounds it takes; by default four hours (`long_limits`).
@@ -87,14 +87,6 @@ class TranscriptionPipeline:
         """Free the memory; calls after it raise RequestError."""
         with self._lock:
             self._listener = None
-
-    def __enter__(self) -> TranscriptionPipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self, source: Any, rate: int | None) -> torch.Tensor:
         opened = open_audio(source, self.limits, rate=rate).mono().resampled(self.rate)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from bestiary import loading
 from bestiary.amount import check_memory
+from bestiary.closing import Closing
 from bestiary.errors import OptionError, RequestError, shown
 from bestiary.nearest import did_you_mean
 from bestiary.records import PipelineType
@@ -23,7 +23,7 @@ from bestiary.zoo.slot import Slot
 from bestiary.zoo.status import ModelStatus
 
 
-class Zoo(Calls):
+class Zoo(Calls, Closing):
     """Models by name: each is loaded when it is first asked for, and closed when another one needs its room.
 
     Safe to call from several threads and tasks; a context manager that closes everything.
@@ -137,14 +137,6 @@ class Zoo(Calls):
     def close(self) -> None:
         """Close every model with what it runs, after the loads that are under way; later calls raise RequestError."""
         self._keeper.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Zoo of {', '.join(f'{model.name} ({model.state})' for model in self.status())}>"

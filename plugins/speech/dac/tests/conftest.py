@@ -1,22 +1,14 @@
 """What the tests share: transformers' network of a configuration, and ours with its weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from bestiary.config import Config
+from bestiary.testing.threads import one_thread as one_thread
 from bestiary_dac.model import Dac, build
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The tensors of these tests are tiny: beside other work, threads that wait for each other cost five times it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_reference(values: dict[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """Tiny random checkpoints of Dia with a codec, and what transformers makes of them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,8 @@ import torch
 import bestiary
 from bestiary.pipelines.speech import SpeechPipeline
 from bestiary.testing.reference import make_reference
+from bestiary.testing.threads import one_thread as one_thread
 from bestiary_dac.tiny import codec
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: beside other work, threads that wait for each other cost five times the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,14 @@
 """Tiny random checkpoints with a tokenizer of bytes, and what transformers makes of them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from bestiary.testing.hearing import write_small_files
 from bestiary.testing.reference import Reference, make_reference
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors: beside other work, threads that wait for each other cost five times the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from bestiary.testing.threads import one_thread as one_thread
 
 
 @pytest.fixture(scope="session")
