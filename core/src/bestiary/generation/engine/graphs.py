@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -54,13 +55,37 @@ class Steps(Protocol):
         """tokens [T], or [T, Q] of codebooks -> the states [T, D] before the head."""
 
 
+class _Input:
+    """A tensor of a step, and where its numbers are written before they are sent: on a CPU that is the same memory."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, self._own = tensor, tensor.device.type == "cpu"
+        self.host: np.ndarray = tensor.numpy() if self._own else tensor.cpu().numpy()
+
+    def send(self) -> None:
+        if not self._own:
+            self.tensor.copy_(torch.from_numpy(self.host))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a layer sees in a step, as `AttentionStep` has it."""
+
+    slots: _Input
+    seen: _Input
+    lengths: _Input
+    mask: _Input
+
+
 @dataclass(frozen=True)
 class _Buffers:
     """The inputs of a step of N sequences that see up to S positions each."""
 
+    numbers: _Input
+    """The positions, the lengths and the tokens, one after the other, which are parts of it."""
     tokens: torch.Tensor
     batch: Batch
-    steps: tuple[AttentionStep | StateStep, ...]
+    steps: tuple[_Seen | StateStep, ...]
 
 
 class DecodeGraphs:
@@ -120,58 +145,51 @@ class DecodeGraphs:
     def _empty(self, rows: int, length: int, token: tuple[int, ...]) -> _Buffers:
         device = self.cache.device
         steps: list[AttentionStep | StateStep] = []
+        inputs: list[_Seen | StateStep] = []
         for table, window in self.cache.views:
             group = self.cache.groups[table]
             if group.recurrent:
-                blocks = torch.full((rows,), group.blocks, device=device)
-                steps.append(StateStep((1,) * rows, blocks, None))
+                state = StateStep((1,) * rows, torch.full((rows,), group.blocks, device=device), None)
+                steps.append(state)
+                inputs.append(state)
                 continue
             seen = length if window is None else min(length, window)
             scratch = group.blocks * self.cache.block_size
             mask = torch.zeros(rows, 1, 1, seen, dtype=torch.bool, device=device)
             mask[..., 0] = True  # a row that sees nothing would be no number
-            steps.append(
-                AttentionStep(
-                    torch.full((rows,), scratch, device=device),
-                    (),
-                    None,
-                    torch.full((rows, seen), scratch, device=device),
-                    mask,
-                    torch.ones(rows, dtype=torch.long, device=device),
-                )
-            )
-        positions, lengths = (torch.zeros(rows, dtype=torch.long, device=device) for _ in range(2))
-        batch = Batch(positions, lengths, self.cache.layer_states(steps))
-        return _Buffers(torch.zeros(rows, *token, dtype=torch.long, device=device), batch, tuple(steps))
+            slots, places = (torch.full(shape, scratch, device=device) for shape in ((rows,), (rows, seen)))
+            lengths = torch.ones(rows, dtype=torch.long, device=device)
+            steps.append(AttentionStep(slots, (), None, places, mask, lengths))
+            inputs.append(_Seen(*map(_Input, (slots, places, lengths, mask))))
+        numbers = torch.zeros(rows * (2 + prod(token)), dtype=torch.long, device=device)
+        batch = Batch(numbers[:rows], numbers[rows : 2 * rows], self.cache.layer_states(steps))
+        return _Buffers(_Input(numbers), numbers[2 * rows :].view(rows, *token), batch, tuple(inputs))
 
     def _fill(self, buffers: _Buffers, work: Many[Work]) -> None:
-        count, size = len(work), self.cache.block_size
-        columns = [
-            (entry.start + entry.sequence.shift, entry.end, *_codes(entry.sequence.tokens[entry.start]))
-            for entry in work
-        ]
-        numbers = torch.tensor(columns).to(self.cache.device)
-        buffers.batch.positions[:count], buffers.batch.lengths[:count] = numbers[:, 0], numbers[:, 1]
-        buffers.tokens[:count] = numbers[:, 2:].reshape(count, *buffers.tokens.shape[1:])
+        count, size, rows = len(work), self.cache.block_size, len(buffers.tokens)
+        codes = [code for entry in work for code in _codes(entry.sequence.tokens[entry.start])]
+        numbers = buffers.numbers.host
+        numbers[:count] = [entry.start + entry.sequence.shift for entry in work]
+        numbers[rows : rows + count] = [entry.end for entry in work]
+        numbers[2 * rows : 2 * rows + len(codes)] = codes
+        buffers.numbers.send()
         for step, (table, window) in zip(buffers.steps, self.cache.views, strict=True):
             group = self.cache.groups[table]
             if isinstance(step, StateStep):
                 step.blocks.fill_(group.blocks)
                 step.blocks[:count] = torch.tensor([entry.sequence.tables[table][0] for entry in work])
                 continue
-            assert step.seen is not None and step.mask is not None and step.lengths is not None
-            scratch = group.blocks * size
-            seen = np.full(step.seen.shape, scratch, dtype=np.int64)
-            slots = np.full(len(seen), scratch, dtype=np.int64)
-            lengths = np.ones(len(seen), dtype=np.int64)
+            slots, seen, lengths = step.slots.host, step.seen.host, step.lengths.host
             for row, entry in enumerate(work):
                 found = slots_seen(entry, table, window, size)
                 seen[row, : len(found)], slots[row], lengths[row] = found, found[-1], len(found)
                 seen[row, len(found) :] = found[0]  # nobody else's, which may be NaN
-            step.seen.copy_(torch.from_numpy(seen))
-            step.slots.copy_(torch.from_numpy(slots))
-            step.lengths.copy_(torch.from_numpy(lengths))
-            step.mask.copy_(torch.from_numpy(np.arange(seen.shape[1]) < lengths[:, None])[:, None, None])
+            if count < rows:
+                slots[count:] = seen[count:] = group.blocks * size
+                lengths[count:] = 1
+            np.less(np.arange(seen.shape[1]), lengths[:, None, None, None], out=step.mask.host)
+            for part in (step.slots, step.seen, step.lengths, step.mask):
+                part.send()
 
 
 def decode_graphs(model: LanguageModel, cache: PagedCache) -> DecodeGraphs | None:

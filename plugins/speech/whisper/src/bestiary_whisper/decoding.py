@@ -127,5 +127,5 @@ def _choose(
         if isinstance(token, BestiaryError):
             raise token
         chosen.append(token)
-    gains = logits.gather(1, torch.tensor(chosen, device=logits.device)[:, None])[:, 0] - logits.logsumexp(1)
-    return chosen, gains.tolist()
+    places = torch.tensor([[token] for token in chosen], device=logits.device)
+    return chosen, [gain for (gain,) in logits.log_softmax(1).gather(1, places).tolist()]

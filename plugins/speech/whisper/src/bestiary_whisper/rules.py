@@ -6,12 +6,15 @@ The grammar is that of Radford et al. 2022 and of their implementation (openai/w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log
 
 import torch
 
 from bestiary_whisper.tokens import Tokens
 
 _NEVER = -torch.inf
+_SURELY = 0.01
+"""More than what sums are rounded by."""
 
 
 class Rules:
@@ -19,9 +22,11 @@ class Rules:
 
     def __init__(self, tokens: Tokens, device: torch.device | str, *, timestamps: bool) -> None:
         self.tokens, self.timestamps = tokens, timestamps
-        self._always = torch.tensor(tokens.suppressed, dtype=torch.int64, device=device)
-        first = sorted({*tokens.suppressed, *tokens.suppressed_first})
-        self._first = torch.tensor(first, dtype=torch.int64, device=device)
+        always = {*tokens.suppressed, *([tokens.no_timestamps] if timestamps else ())}
+        first = {*always, *tokens.suppressed_first}
+        self._always, self._first = (
+            torch.tensor(sorted(each), dtype=torch.int64, device=device) for each in (always, first)
+        )
 
     def apply(self, logits: torch.Tensor, written: Sequence[Sequence[int]]) -> torch.Tensor:
         """logits [N, V] in float32 with minus infinity where a token may not come; they are written to.
@@ -38,7 +43,6 @@ class Rules:
     def _time(self, row: torch.Tensor, written: Sequence[int]) -> None:
         """Timestamps come in pairs, the end of a phrase and the beginning of the next, and never go back."""
         first = self.tokens.first_timestamp
-        row[self.tokens.no_timestamps] = _NEVER
         if not written:  # with the time at which the first phrase begins
             row[:first] = _NEVER
             if self.tokens.latest_first is not None:
@@ -53,7 +57,9 @@ class Rules:
                 row[: self.tokens.end] = _NEVER
             # A phrase takes time; the next one may begin where it ended.
             row[first : last if ended and not paired else last + 1] = _NEVER
-        # All timestamps together against each word: where they win, it is time for one.
+        # All timestamps together against each word: where they win, it is time for one.  Mostly the greatest of them,
+        # as often as there are timestamps, is too small for that.
         words, times = row[:first], row[first:]
-        if float(times.logsumexp(0)) > float(words.max()):
+        due = float(words.amax())
+        if len(times) and float(times.amax()) + log(len(times)) > due - _SURELY and float(times.logsumexp(0)) > due:
             words.fill_(_NEVER)
