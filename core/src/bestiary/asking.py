@@ -1,11 +1,10 @@
-"""Options of a request, checked: what the pipelines of images and of speech have in common."""
+"""Options, checked: of loads and of requests."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from math import isfinite
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from bestiary.errors import OptionError, shown
@@ -31,21 +30,20 @@ def options_of(kind: type[_Options], given: Mapping[str, Any]) -> _Options:
     return kind(**given)
 
 
-def check_whole(name: str, value: Any, least: int, most: int) -> None:
-    """Raises OptionError for what is neither None nor a whole number within bounds."""
-    if value is None:
+def check_whole(name: str, value: Any, least: int, most: int, *, optional: bool = False) -> None:
+    """Raises OptionError for what is no whole number within bounds; None is right only where it is `optional`."""
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
 
 
-def check_number(name: str, value: Any, low: float, high: float) -> None:
-    """Raises OptionError for what is neither None nor a finite number within bounds."""
-    if value is None:
+def check_number(name: str, value: Any, least: float, most: float, *, optional: bool = False) -> None:
+    """Raises OptionError for what is no number within bounds, as NaN is; None is right only where it is `optional`."""
+    if value is None and optional:
         return
-    right = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-    if not right or not low <= value <= high:
-        raise OptionError(f"{name} is {shown(value)}; a number from {low:g} to {high:g} is due.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise OptionError(f"{name} is {shown(value)}; a number from {least:g} to {most:g} is due.")
 
 
 def seeds_of(seed: Any, count: int, what: str) -> list[int]:
@@ -59,7 +57,7 @@ def seeds_of(seed: Any, count: int, what: str) -> list[int]:
         check_whole("seed", seed, 0, (1 << 63) - 1 - count)
         return [seed + place for place in range(count)]
     seeds = list(seed) if isinstance(seed, Sequence) and not isinstance(seed, str) else None
-    if seeds is None or len(seeds) != count or None in seeds:
+    if seeds is None or len(seeds) != count:
         raise OptionError(f"seed is {shown(seed)}; a whole number, or one for each of {count} {what}, is due.")
     for each in seeds:
         check_whole("seed", each, 0, (1 << 63) - 1)

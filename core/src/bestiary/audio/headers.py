@@ -8,8 +8,8 @@ from bestiary.errors import MediaError
 
 _MOST_CHUNKS = 1024
 """Before the samples of a WAV file; honest ones have less than ten."""
-_OPEN = 0xFFFFFFFF, 0x7FFFF000
-"""What ffmpeg and SoX (in whole samples, `wav.c`) write as the size of the samples into a pipe, where they cannot go
+_OPEN, _OPEN_SOX = 0xFFFFFFFF, 0x7FFFF000
+"""What ffmpeg, and SoX in whole samples (`wav.c`), write as the size of the samples into a pipe, where they cannot go
 back to it: they are all that follows."""
 _FIX = "convert it: ffmpeg -i sound.{} sound.flac"
 _FOREIGN = (
@@ -62,7 +62,7 @@ def wav_sizes(data: bytes, where: str) -> tuple[int, int, int]:
             if not channels or not rate or not align:
                 raise MediaError("The WAV file states no channels, or no rate.", where=where)
             left = len(data) - place
-            if size in _OPEN or size == _OPEN[1] // align * align:
+            if size in (_OPEN, _OPEN_SOX // align * align):
                 size = left
             if size > left:
                 raise MediaError(

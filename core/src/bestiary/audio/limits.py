@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from bestiary.asking import check_whole
 from bestiary.errors import OptionError, shown
 from bestiary.media.limits import DEFAULT as MEDIA
 from bestiary.media.limits import MediaLimits
@@ -37,16 +38,11 @@ class AudioLimits:
         duration: Any = self.duration
         if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
             raise OptionError(f"duration is {shown(duration)}; a number of seconds above 0 is due.")
-        _whole("rate", self.rate, 1, HIGHEST_RATE)
-        _whole("channels", self.channels, 1, MOST_CHANNELS)
-        _whole("decoded_bytes", self.decoded_bytes, 4, 1 << 44)
+        check_whole("rate", self.rate, 1, HIGHEST_RATE)
+        check_whole("channels", self.channels, 1, MOST_CHANNELS)
+        check_whole("decoded_bytes", self.decoded_bytes, 4, 1 << 44)
         if not isinstance(self.source, MediaLimits):
             raise OptionError(f"source is {shown(self.source)}; a MediaLimits is due.")
-
-
-def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
 
 
 DEFAULT = AudioLimits()

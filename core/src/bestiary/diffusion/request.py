@@ -72,10 +72,12 @@ class ImageOptions:
     """Called after each step."""
 
     def __post_init__(self) -> None:
-        for name, least, most in (("n", 1, MOST_PICTURES), ("steps", 1, MOST_STEPS), ("max_sequence_length", 1, 4096)):
-            check_whole(name, getattr(self, name), least, most)
-        for name, low, high in (("guidance", 0.0, 1e3), ("true_cfg", 0.0, 1e3), ("strength", 0.0, 1.0)):
-            check_number(name, getattr(self, name), low, high)
+        check_whole("n", self.n, 1, MOST_PICTURES)
+        check_whole("steps", self.steps, 1, MOST_STEPS, optional=True)
+        check_whole("max_sequence_length", self.max_sequence_length, 1, 4096, optional=True)
+        check_number("guidance", self.guidance, 0.0, 1e3, optional=True)
+        check_number("true_cfg", self.true_cfg, 0.0, 1e3, optional=True)
+        check_number("strength", self.strength, 0.0, 1.0)
         if self.image is not None and not self.strength:
             raise OptionError("strength is 0, with which nothing changes.", fix="strength=0.6; 1 changes everything")
         if self.output not in OUTPUTS:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from bestiary.asking import check_number, check_whole
 from bestiary.errors import OptionError, shown
 from bestiary.nearest import did_you_mean
 
@@ -71,27 +72,27 @@ class Sampling:
             object.__setattr__(self, "stop", (self.stop,))
         object.__setattr__(self, "stop", _several("stop", self.stop, 64))
         object.__setattr__(self, "stop_tokens", _several("stop_tokens", self.stop_tokens, 1024))
-        _whole("max_tokens", self.max_tokens, 1, 1 << 31)
-        _number("temperature", self.temperature, 0.0, 100.0)
-        _whole("top_k", self.top_k, 0, 1 << 31)
-        _number("top_p", self.top_p, 0.0, 1.0)
-        _number("min_p", self.min_p, 0.0, 1.0)
-        _whole("seed", self.seed, -(1 << 63), (1 << 63) - 1)
-        _whole("logprobs", self.logprobs, 0, 20)
-        _whole("prompt_logprobs", self.prompt_logprobs, 0, 20)
-        _whole("n", self.n, 1, 128)
-        _whole("best_of", self.best_of, self.n, 128)
+        check_whole("max_tokens", self.max_tokens, 1, 1 << 31, optional=True)
+        check_number("temperature", self.temperature, 0.0, 100.0)
+        check_whole("top_k", self.top_k, 0, 1 << 31, optional=True)
+        check_number("top_p", self.top_p, 0.0, 1.0)
+        check_number("min_p", self.min_p, 0.0, 1.0)
+        check_whole("seed", self.seed, -(1 << 63), (1 << 63) - 1, optional=True)
+        check_whole("logprobs", self.logprobs, 0, 20, optional=True)
+        check_whole("prompt_logprobs", self.prompt_logprobs, 0, 20, optional=True)
+        check_whole("n", self.n, 1, 128)
+        check_whole("best_of", self.best_of, self.n, 128, optional=True)
         if any(not isinstance(text, str) or not 0 < len(text) <= 1024 for text in self.stop):
             raise OptionError("stop takes texts of 1 to 1024 characters.")
         for token in self.stop_tokens:
-            _whole("stop_tokens", token, 0, 1 << 31)
-        _whole("min_tokens", self.min_tokens, 0, 1 << 31)
-        _number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _number("presence_penalty", self.presence_penalty, -2.0, 2.0)
-        _number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
-        _number("dry_multiplier", self.dry_multiplier, 0.0, 100.0)
-        _number("dry_base", self.dry_base, 1.0, 10.0)
-        _whole("dry_allowed_length", self.dry_allowed_length, 1, 1 << 16)
+            check_whole("stop_tokens", token, 0, 1 << 31)
+        check_whole("min_tokens", self.min_tokens, 0, 1 << 31)
+        check_number("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        check_number("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        check_number("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        check_number("dry_multiplier", self.dry_multiplier, 0.0, 100.0)
+        check_number("dry_base", self.dry_base, 1.0, 10.0)
+        check_whole("dry_allowed_length", self.dry_allowed_length, 1, 1 << 16)
         object.__setattr__(
             self, "dry_sequence_breakers", _several("dry_sequence_breakers", self.dry_sequence_breakers, 64)
         )
@@ -132,28 +133,12 @@ def defaults_from(generation_config: Mapping[str, Any]) -> Sampling:
         raise OptionError(error.what, where="generation_config.json") from error
 
 
-_OPTIONAL = ("max_tokens", "top_k", "seed", "logprobs", "prompt_logprobs", "best_of")
-
-
-def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if value is None and name in _OPTIONAL:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
-
-
-def _number(name: str, value: Any, least: float, most: float) -> None:
-    # NaN is in no interval.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a number from {least} to {most} is due.")
-
-
 def _biases(values: Any) -> Mapping[int, float]:
     if not isinstance(values, Mapping) or len(values) > 1024:
         raise OptionError("logit_bias is a mapping of up to 1024 token ids to numbers.")
     for token, bias in values.items():
-        _whole("a token id of logit_bias", token, 0, 1 << 31)
-        _number("a value of logit_bias", bias, -100.0, 100.0)
+        check_whole("a token id of logit_bias", token, 0, 1 << 31)
+        check_number("a value of logit_bias", bias, -100.0, 100.0)
     return MappingProxyType(dict(values))
 
 

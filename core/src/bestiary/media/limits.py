@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from bestiary.asking import check_whole
 from bestiary.errors import OptionError, shown
 
 _HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?|[0-9a-f]*:[0-9a-f:.]+", re.IGNORECASE)
@@ -47,15 +48,14 @@ class MediaLimits:
     """That are followed from one URL."""
 
     def __post_init__(self) -> None:
-        _whole("bytes", self.bytes, 1, 1 << 40)
-        _whole("pixels", self.pixels, 1, 1 << 40)
-        _whole("edge", self.edge, 1, 1 << 31)
-        _whole("frames", self.frames, 1, 1 << 20)
-        _whole("video_pixels", self.video_pixels, 1, 1 << 44)
-        if self.max_edge is not None:
-            _whole("max_edge", self.max_edge, 1, 1 << 31)
-        _whole("count", self.count, 0, 1 << 20)
-        _whole("redirects", self.redirects, 0, 20)
+        check_whole("bytes", self.bytes, 1, 1 << 40)
+        check_whole("pixels", self.pixels, 1, 1 << 40)
+        check_whole("edge", self.edge, 1, 1 << 31)
+        check_whole("frames", self.frames, 1, 1 << 20)
+        check_whole("video_pixels", self.video_pixels, 1, 1 << 44)
+        check_whole("max_edge", self.max_edge, 1, 1 << 31, optional=True)
+        check_whole("count", self.count, 0, 1 << 20)
+        check_whole("redirects", self.redirects, 0, 20)
         for name in ("local", "private"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} is {shown(getattr(self, name))}; True or False is due.")
@@ -63,11 +63,6 @@ class MediaLimits:
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not 0 < self.seconds <= 3600:
             raise OptionError(f"seconds is {shown(self.seconds)}; a number above 0, up to 3600, is due.")
         _check_remote(self.remote)
-
-
-def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
 
 
 def _check_remote(remote: Any) -> None:

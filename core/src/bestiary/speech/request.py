@@ -44,15 +44,12 @@ class SpeechOptions:
     """What is said in it; models that were trained so speak better for it."""
 
     def __post_init__(self) -> None:
-        for name in ("min_tokens", "speed"):
-            if getattr(self, name) is None:
-                raise OptionError(f"{name} is None; a number is due.")
-        check_whole("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        check_whole("max_tokens", self.max_tokens, 1, MOST_TOKENS, optional=True)
         check_whole("min_tokens", self.min_tokens, 0, MOST_TOKENS)
-        check_whole("cfg_filter_top_k", self.cfg_filter_top_k, 0, MOST_TOKENS)
-        bounds = (("temperature", 0.0, 100.0), ("top_p", 0.0, 1.0), ("guidance", 0.0, 100.0), ("speed", 0.25, 4.0))
-        for name, low, high in bounds:
-            check_number(name, getattr(self, name), low, high)
+        check_whole("cfg_filter_top_k", self.cfg_filter_top_k, 0, MOST_TOKENS, optional=True)
+        for name, most in (("temperature", 100.0), ("top_p", 1.0), ("guidance", 100.0)):
+            check_number(name, getattr(self, name), 0.0, most, optional=True)
+        check_number("speed", self.speed, 0.25, 4.0)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise OptionError(f"min_tokens is {self.min_tokens}, and max_tokens {self.max_tokens}.")
         if self.audio_prompt_text is not None and self.audio_prompt is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
+from bestiary.asking import check_number, check_whole
 from bestiary.errors import OptionError, shown
 
 
@@ -51,14 +51,13 @@ class Options:
         if not self.temperatures:
             raise OptionError("temperature is empty; a number or several are due.")
         for temperature in self.temperatures:
-            _number("temperature", temperature, 0.0, 100.0)
-        _whole("beam_size", 1 if self.beam_size is None else self.beam_size, 1, 64)
-        _whole("best_of", self.best_of, 1, 64)
-        _whole("seed", self.seed, -(1 << 63), (1 << 63) - 1)
-        _number("length_penalty", self.length_penalty, -10.0, 10.0)
+            check_number("temperature", temperature, 0.0, 100.0)
+        check_whole("beam_size", self.beam_size, 1, 64, optional=True)
+        check_whole("best_of", self.best_of, 1, 64)
+        check_whole("seed", self.seed, -(1 << 63), (1 << 63) - 1)
+        check_number("length_penalty", self.length_penalty, -10.0, 10.0)
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
-            if getattr(self, name) is not None:
-                _number(name, getattr(self, name), -1e9, 1e9)
+            check_number(name, getattr(self, name), -1e9, 1e9, optional=True)
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -71,14 +70,3 @@ class Options:
         """That are written side by side at most."""
         drawn = self.best_of if any(temperature > 0 for temperature in self.temperatures) else 1
         return max(drawn, self.beam_size or 1)
-
-
-def _whole(name: str, value: Any, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a whole number from {least} to {most} is due.")
-
-
-def _number(name: str, value: Any, least: float, most: float) -> None:
-    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not right or not least <= value <= most:
-        raise OptionError(f"{name} is {shown(value)}; a number from {least} to {most} is due.")
