@@ -15,12 +15,10 @@ from bestiary.nn import CausalLM
 from bestiary.nn.operations import PLAIN
 from bestiary.records import Architecture, PackingRequest, SourceOptions, resolve
 from bestiary.registry import default_registry
+from bestiary.testing.native import need_native_kernels
 from bestiary.testing.reference import make_reference
 
-# A folder of this name may outlive the package.
-native = pytest.importorskip("bestiary_kernels.cpu.operations", reason="the kernels are not installed")
-
-pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=f"no native library: {native.unavailable()}")
+need_native_kernels()
 
 REGISTRY = default_registry()
 CASES = [

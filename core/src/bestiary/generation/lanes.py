@@ -11,13 +11,12 @@ from torch import nn
 
 from bestiary.generation.engine.graphs import DecodeGraphs, cuda_graph
 from bestiary.generation.engine.sequence import Sequence, Work
-from bestiary.generation.rooms import BLOCK, make_rooms
+from bestiary.generation.rooms import BLOCK, Fitted, make_rooms
 from bestiary.generation.sources import SourceLayer, Sources
 from bestiary.nn.batch import AttentionSpec, Batch
-from bestiary.nn.operations import Operations
 
 
-class LaneModel(Protocol):
+class LaneModel(Fitted, Protocol):
     """What writes rows of codes."""
 
     @property
@@ -56,10 +55,6 @@ class Lanes:
         longest: Many[int],
         sources: Sources | None = None,
         looks: Many[int] | None = None,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-        operations: Operations,
     ) -> None:
         """One lane for each of `longest`, of layers that keep every row.
 
@@ -67,11 +62,11 @@ class Lanes:
         """
         self._model, self._sources = model, sources
         self._looks = list(range(len(longest))) if looks is None else list(looks)
-        self._cache, self._rooms = make_rooms(model.specs, longest, dtype=dtype, device=device, operations=operations)
+        self._cache, self._rooms = make_rooms(model, model.specs, longest)
         self._lanes = [Sequence([], 0) for _ in longest]
         for lane, room in zip(self._lanes, self._rooms, strict=True):
             lane.tables = [list(room)]
-        self._record = cuda_graph if device.type == "cuda" else operations.record
+        self._record = cuda_graph if model.device.type == "cuda" else model.operations.record
         self._decoding: dict[tuple[int, ...], tuple[_Looking, DecodeGraphs | None]] = {}
         """By what the rows look at: steps of one row for each lane."""
 

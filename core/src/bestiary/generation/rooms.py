@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Protocol
 
 import torch
 
@@ -15,15 +16,24 @@ BLOCK = 16
 """Tokens of a block."""
 
 
-def make_rooms(
-    specs: Sequence[AttentionSpec],
-    lengths: Sequence[int],
-    *,
-    dtype: torch.dtype,
-    device: torch.device,
-    operations: Operations,
-) -> tuple[PagedCache, list[range]]:
-    """A cache of layers that keep every token, and the blocks of each length.
+class Fitted(Protocol):
+    """A model that is ready to compute."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+
+    @property
+    def operations(self) -> Operations:
+        """With which it was fitted."""
+
+
+def make_rooms(model: Fitted, specs: Sequence[AttentionSpec], lengths: Sequence[int]) -> tuple[PagedCache, list[range]]:
+    """A cache for layers of a model that keep every token, and the blocks of each length.
 
     On a CPU what was never written takes no memory.
     """
@@ -34,8 +44,8 @@ def make_rooms(
         BLOCK,
         sequences=len(lengths),
         step_tokens=0,
-        dtype=dtype,
-        device=device,
-        operations=operations,
+        dtype=model.dtype,
+        device=model.device,
+        operations=model.operations,
     )
     return cache, [range(*pair) for pair in pairwise(ends)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 from bestiary.generation.engine.paged_attention import AttentionStep, PagedLayer
 from bestiary.generation.engine.paged_memory import LayerBlocks
-from bestiary.generation.rooms import BLOCK, make_rooms
+from bestiary.generation.rooms import BLOCK, Fitted, make_rooms
 from bestiary.nn.batch import AttentionSpec
 from bestiary.nn.operations import Operations
 
@@ -17,24 +18,24 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 """Keys and values [L, KH, D]."""
 
 
+class SourceModel(Fitted, Protocol):
+    """What looks at them."""
+
+    @property
+    def source_specs(self) -> Many[AttentionSpec]:
+        """How each of its layers does so."""
+
+
 class Sources:
     """Several of them, each of a length of its own."""
 
-    def __init__(
-        self,
-        specs: Many[AttentionSpec],
-        lengths: Many[int],
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-        operations: Operations,
-    ) -> None:
-        """`specs` are those of the layers that look at them."""
-        self._operations, self._device = operations, device
-        self._cache, rooms = make_rooms(specs, lengths, dtype=dtype, device=device, operations=operations)
+    def __init__(self, model: SourceModel, lengths: Many[int]) -> None:
+        self._operations, self._device = model.operations, model.device
+        self._cache, rooms = make_rooms(model, model.source_specs, lengths)
         begins = [room.start * BLOCK for room in rooms]
         self._slots = [
-            torch.arange(begin, begin + length, device=device) for begin, length in zip(begins, lengths, strict=True)
+            torch.arange(begin, begin + length, device=self._device)
+            for begin, length in zip(begins, lengths, strict=True)
         ]
 
     def fill(self, source: int, layers: Many[Pair]) -> None:

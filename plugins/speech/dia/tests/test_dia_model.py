@@ -60,14 +60,13 @@ def test_logits_of_the_decoder(pair: Make, config: dict[str, Any], pieces: list[
     generator = torch.Generator().manual_seed(2)
     texts = [both.tokens(TEXT), both.tokens("[S1] No.")]
     rows = [torch.randint(0, 68, (40, books), generator=generator) for _ in texts]
-    told: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu"), "operations": model.operations}
     made: list[list[torch.Tensor]] = [[] for _ in range(4)]
     with torch.inference_mode():
-        sources = Sources(model.source_specs, [each.shape[1] for each in texts for _ in range(2)], **told)
+        sources = Sources(model, [each.shape[1] for each in texts for _ in range(2)])
         for place, each in enumerate(texts):
             for lane, layers in enumerate(model.listen(torch.cat((each, torch.zeros_like(each))))):
                 sources.fill(2 * place + lane, layers)
-        lanes = Lanes(model, [40] * 4, sources, **told)
+        lanes = Lanes(model, [40] * 4, sources)
         start = 0
         for count in pieces:
             parts = [each[start : start + count] for each in (rows[0], rows[0], rows[1], rows[1])]

@@ -20,6 +20,7 @@ from bestiary.identified import identify_model
 from bestiary.pipelines.speech import SpeechPipeline
 from bestiary.records import SourceOptions
 from bestiary.registry import default_registry
+from bestiary.testing.native import need_native_kernels
 from bestiary.testing.reference import make_reference
 from bestiary_dac.tiny import codec
 from bestiary_dia.tiny import DIA
@@ -31,14 +32,6 @@ TEXT = "[S1] Hello there. [S2] Yes?"
 def voice(samples: int = 700) -> torch.Tensor:
     """A sound [1, 1, N] of a whole number of frames of 64 samples, and a bit."""
     return torch.rand(1, 1, samples, generator=torch.Generator().manual_seed(3)) - 0.5
-
-
-def need(kernels: str) -> None:
-    """Skip where native kernels are meant and there are none: without a compiler they are not built."""
-    if kernels == "native":
-        operations = pytest.importorskip("bestiary_kernels.cpu.operations")
-        if reason := operations.unavailable():
-            pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +69,7 @@ def test_codes_and_sounds_are_those_of_transformers(
 @pytest.mark.parametrize("config", DIA, ids=["first", "second"])
 def test_native_code_writes_the_same(pair: Make, config: dict[str, Any]) -> None:
     """Recorded steps that look at texts of several lengths, which drop out one by one."""
-    need("native")
+    need_native_kernels()
     both = pair(config)
     due = both.codes(TEXT, 64, 3.0, 10, None)
     texts = [TEXT, "[S1] No.", "[S2] Something that is a good deal longer than the others. [S1] Is it not?"]
@@ -251,7 +244,8 @@ def test_q8_0_keeps_the_codes(pair: Make, tmp_path: Path, kernels: str, seed: in
     """Of the codes that each would write after the same ones; weights are random as transformers makes them."""
     from transformers import AutoConfig, DiaForConditionalGeneration
 
-    need(kernels)
+    if kernels == "native":
+        need_native_kernels()
     pytest.importorskip("bestiary_quant")
     wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
     encoder, decoder = ({**DIA[0][f"{side}_config"], **wide} for side in ("encoder", "decoder"))
@@ -267,11 +261,10 @@ def test_q8_0_keeps_the_codes(pair: Make, tmp_path: Path, kernels: str, seed: in
         assert packed.packing and packed.nbytes < 0.5 * plain.nbytes
         for each in (plain, packed):
             with each._parts.use("model") as model:
-                told: dict[str, Any] = {"dtype": model.dtype, "device": model.device, "operations": model.operations}
                 tokens = both.tokens(TEXT)
-                sources = Sources(model.source_specs, [tokens.shape[1]], **told)
+                sources = Sources(model, [tokens.shape[1]])
                 sources.fill(0, model.listen(tokens)[0])
-                states = Lanes(model, [400], sources, **told).run([0], [rows], every=True)
+                states = Lanes(model, [400], sources).run([0], [rows], every=True)
                 codes.append(model.head(states).argmax(-1))
     assert float((codes[0] == codes[1]).float().mean()) > 0.95
 

@@ -16,6 +16,7 @@ from bestiary.errors import ConfigError, MediaError, OptionError, RequestError
 from bestiary.generation.tokenizer import Tokenizer
 from bestiary.pipelines.transcription import TranscriptionPipeline
 from bestiary.sources.folder import Folder
+from bestiary.testing.native import need_native_kernels
 from bestiary.testing.reference import Reference
 from bestiary_whisper.listener import Listener
 from bestiary_whisper.options import Options
@@ -89,9 +90,7 @@ def test_native_code_writes_the_same(
     pipe: TranscriptionPipeline, reference: Reference, options: dict[str, Any]
 ) -> None:
     """Recorded steps, over several windows, of answers that are written side by side and go on from each other."""
-    operations = pytest.importorskip("bestiary_kernels.cpu.operations")
-    if reason := operations.unavailable():
-        pytest.skip(reason)
+    need_native_kernels()
     asked = {"rate": 16000, "language": "en", **PLAIN, **options}
     with pipeline_of(reference, kernels="native") as native:
         for seed in range(2):

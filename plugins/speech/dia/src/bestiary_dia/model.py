@@ -195,12 +195,14 @@ class Dia(nn.Module):
     @property
     def specs(self) -> tuple[AttentionSpec, ...]:
         """What each layer of the decoder remembers of a sequence."""
-        return tuple(layer.self_attention.spec for layer in self.model.decoder.layers)  # type: ignore[union-attr, misc]
+        layers: list[Any] = [layer.self_attention for layer in self.model.decoder.layers]
+        return tuple(layer.spec for layer in layers)
 
     @property
     def source_specs(self) -> tuple[AttentionSpec, ...]:
         """What each layer of the decoder looks at."""
-        return tuple(layer.cross_attention.spec for layer in self.model.decoder.layers)  # type: ignore[union-attr, misc]
+        layers: list[Any] = [layer.cross_attention for layer in self.model.decoder.layers]
+        return tuple(layer.spec for layer in layers)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -139,13 +139,12 @@ class Speaker:
     def _lanes(self, model: Dia, voices: Sequence[_Voice], request: SpeechRequest) -> Lanes:
         """One for each text, and with guidance one more that looks at as much of nothing."""
         each, texts = request.lanes, [self._tokens(voice.utterance) for voice in voices]
-        told: Any = {"dtype": model.dtype, "device": model.device, "operations": model.operations}
-        sources = Sources(model.source_specs, [len(text) for text in texts for _ in range(each)], **told)
+        sources = Sources(model, [len(text) for text in texts for _ in range(each)])
         for number, text in enumerate(texts):
             tokens = torch.tensor([text, [0] * len(text)][:each], device=model.device)
             for lane, layers in enumerate(model.listen(tokens), number * each):
                 sources.fill(lane, layers)
-        return Lanes(model, [voice.rows.most for voice in voices for _ in range(each)], sources, **told)
+        return Lanes(model, [voice.rows.most for voice in voices for _ in range(each)], sources)
 
     def _tokens(self, utterance: Utterance) -> list[int]:
         text = with_voice(utterance.voice_text, utterance.text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -44,10 +43,9 @@ class Desk:
 
     def __init__(self, model: Whisper, answers: int) -> None:
         self.model, self.answers = model, answers
-        told: Any = {"dtype": model.dtype, "device": model.device, "operations": model.operations}
-        self._sources = Sources(model.source_specs, [model.model.encoder.positions], **told)
+        self._sources = Sources(model, [model.model.encoder.positions])
         lanes = 1 + answers  # the first has the prompt
-        self._lanes = Lanes(model, [model.context_length] * lanes, self._sources, [0] * lanes, **told)
+        self._lanes = Lanes(model, [model.context_length] * lanes, self._sources, [0] * lanes)
 
     def hear(self, layers: Sequence[Pair]) -> None:
         """What was heard of the next window, as `Whisper.listen` gives it."""

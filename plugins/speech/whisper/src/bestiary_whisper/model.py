@@ -205,7 +205,8 @@ class Whisper(nn.Module):
     @property
     def specs(self) -> tuple[AttentionSpec, ...]:
         """What each layer of the decoder remembers of a sequence."""
-        return tuple(layer.self_attn.spec for layer in self.model.decoder.layers)  # type: ignore[union-attr, misc]
+        layers: list[Any] = [layer.self_attn for layer in self.model.decoder.layers]
+        return tuple(layer.spec for layer in layers)
 
     @property
     def vocab_size(self) -> int:
@@ -219,7 +220,8 @@ class Whisper(nn.Module):
     @property
     def source_specs(self) -> tuple[AttentionSpec, ...]:
         """How each layer of the decoder looks at what was heard."""
-        return tuple(layer.encoder_attn.spec for layer in self.model.decoder.layers)  # type: ignore[union-attr, misc]
+        layers: list[Any] = [layer.encoder_attn for layer in self.model.decoder.layers]
+        return tuple(layer.spec for layer in layers)
 
     @property
     def dtype(self) -> torch.dtype:
