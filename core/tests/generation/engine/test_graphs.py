@@ -1,6 +1,7 @@
 """Decoding steps in fixed buffers give what the free ones give; on a GPU they are then recorded."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,11 @@ import torch
 from bestiary.generation.completion import collect
 from bestiary.generation.engine.engine import Engine
 from bestiary.generation.engine.graphs import DecodeGraphs
+from bestiary.generation.engine.sequence import Sequence, Work
+from bestiary.generation.rooms import BLOCK, make_rooms
 from bestiary.generation.sampling import Sampling
+from bestiary.nn.batch import AttentionSpec, Batch
+from bestiary.nn.operations import PLAIN
 
 Make = Callable[..., Engine]
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -75,3 +80,37 @@ def test_recorded_steps_on_a_gpu_change_no_token(network: Callable[..., Any]) ->
         answers.append([collect(stream).tokens for stream in streams])
         engine.close()
     assert answers[0] == answers[1]
+
+
+class Telling:
+    """A model that says what a step was given, and remembers its tokens."""
+
+    specs = (AttentionSpec(1, 1, 4, 1.0),)
+
+    def hidden(self, tokens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        kept = tokens.float()[:, None, None].expand(-1, 1, 4)
+        seen = batch.layers[0].attend(torch.zeros_like(kept), kept, kept, self.specs[0])
+        return torch.stack((tokens, batch.positions, batch.lengths, seen[:, 0, 0]), 1)
+
+
+def test_a_step_with_fewer_sequences_leaves_those_of_the_last_one_alone() -> None:
+    """Each row has its token, position and length, and the mean of what its own sequence remembers."""
+    room = SimpleNamespace(dtype=torch.float32, device=torch.device("cpu"), operations=PLAIN)
+    cache, rooms = make_rooms(room, Telling.specs, [40] * 4)
+    graphs = DecodeGraphs(Telling(), cache, lambda step: step)
+    values = cache.layers[0].memories[1]
+    values.fill_(torch.nan)  # of nobody, and of others
+    sequences = [Sequence([], 0) for _ in rooms]
+    for number, (sequence, blocks) in enumerate(zip(sequences, rooms, strict=True)):
+        sequence.tables, sequence.tokens = [list(blocks)], [10 * number + place for place in range(9)]
+        values[blocks.start * BLOCK] = sequence.tokens[0]
+    last = slice(rooms[3].start * BLOCK, rooms[3].stop * BLOCK)
+    for place, count in ((1, 4), (2, 3), (3, 3)):
+        if count == 3:
+            values[last] = 7.0  # it has ended, and others have its blocks
+        made = graphs.run([Work(sequence, place, 1) for sequence in sequences[:count]])
+        for row, sequence in zip(made.tolist(), sequences, strict=False):
+            remembered = sequence.tokens[: place + 1]
+            assert row[:3] == [sequence.tokens[place], place, place + 1]
+            assert row[3] == pytest.approx(sum(remembered) / len(remembered))
+    assert bool((values[last] == 7.0).all())
