@@ -167,7 +167,7 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_out_of_bounds_options_say_their_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["run", "demo", "hello", "--top-p", "7"]) == 1
-    assert "top_p is 7.0; a number from 0.0 to 1.0 is due" in capsys.readouterr().err
+    assert "top_p is 7.0; a number from 0 to 1 is due" in capsys.readouterr().err
 
 
 def test_options_are_judged_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,12 @@ def asking(zoo: Zoo, count: int) -> None:
         time.sleep(0.001)
 
 
+def joining(zoo: Zoo, count: int) -> None:
+    """Wait until so many callers have joined a load that is under way: who comes later begins another one."""
+    while sum(ask.attempt is not None for ask in list(zoo._keeper._ledger.asks)) < count:
+        time.sleep(0.001)
+
+
 class Gate:
     """Stops a load in its middle."""
 
@@ -58,7 +64,7 @@ def test_many_who_ask_at_once_get_one_pipeline(two: Zoo, loader: Any) -> None:
 
     threads = together(*[ask] * 8)
     assert gate.begun.wait(100)
-    asking(two, 8)
+    joining(two, 8)
     gate.opened.set()
     joined(threads)
     assert len(found) == 8 and len(set(map(id, found))) == 1
@@ -104,7 +110,7 @@ def test_an_error_of_the_load_is_everybodys_and_is_not_kept(two: Zoo, loader: An
 
     threads = together(*[ask] * 6)
     assert begun.wait(100)
-    asking(two, 6)
+    joining(two, 6)
     go_on.set()
     joined(threads)
     assert [type(error) for error in errors] == [Broken] * 6
@@ -161,7 +167,7 @@ def test_an_interrupt_in_a_load_is_the_loaders_own(two: Zoo, loader: Any) -> Non
     first = together(loads)
     assert begun.wait(100)
     others = together(*[lambda: two.load("ant")] * 3)
-    asking(two, 4)
+    joining(two, 4)
     go_on.set()
     joined(first + others)
     assert [type(error) for error in interrupted] == [KeyboardInterrupt]
@@ -211,7 +217,7 @@ def test_closing_waits_for_loads_and_fails_who_waits(two: Zoo, loader: Any, stat
 
     askers = together(ask, ask)
     assert gate.begun.wait(100)
-    asking(two, 2)
+    joining(two, 2)
     closer = together(two.close)
     with pytest.raises(RequestError, match="closed"):
         while True:
