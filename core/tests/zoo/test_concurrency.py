@@ -37,8 +37,9 @@ def asking(zoo: Zoo, count: int) -> None:
 
 
 def joining(zoo: Zoo, count: int) -> None:
-    """Wait until so many callers have joined a load that is under way: who comes later begins another one."""
-    while sum(ask.attempt is not None for ask in list(zoo._keeper._ledger.asks)) < count:
+    """Wait until so many callers have joined the load that is under way: who comes later begins another one."""
+    # An attempt that is over, such as to tell the size, may still be what a caller is about to look at.
+    while sum(ask.attempt is ask.slot.attempt for ask in list(zoo._keeper._ledger.asks)) < count:
         time.sleep(0.001)
 
 
